@@ -1,0 +1,325 @@
+"""What a run is made of: frozen sections, read from TOML, checked once.
+
+Defaults are the paper's (its facts are marked *paper*; where the paper is silent the field says
+whose value stands in). Precedence: these defaults, then recipe files left to right, then dotted
+flags. Unknown keys are refused with their path and the nearest name; a renamed key keeps no alias.
+"""
+
+import difflib
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+import tomli_w
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from r1ci_engine.errors import ConfigError
+
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+Count = Annotated[int, Field(ge=0)]
+Positive = Annotated[int, Field(ge=1)]
+
+
+class Section(BaseModel):
+    """Base of all sections: frozen, unknown keys refused, docstrings under fields become help."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class ModelShape(Section):
+    """Size of a model that starts from random weights (Qwen2 architecture)."""
+
+    hidden_size: Positive = 256
+    """Width D; a multiple of `heads`."""
+    layers: Positive = 4
+    """Number of decoder layers."""
+    heads: Positive = 4
+    """Query heads."""
+    kv_heads: Positive = 2
+    """Key/value heads; divides `heads`."""
+    ffn_size: Positive = 640
+    """Width of the SwiGLU feed-forward."""
+    vocab_size: Positive = 512
+    """Upper bound of the vocabulary trained on the corpus."""
+    context: Positive = 512
+    """Longest sequence in tokens."""
+
+
+class ModelSection(Section):
+    """Which weights a run starts from."""
+
+    path: str = "demo"
+    """A Hugging Face folder, `demo` for the model in the package, or `random` for `shape`."""
+    shape: ModelShape = ModelShape()
+    """Used only with `path = "random"`."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Type of weights and activations; losses are always float32."""
+
+
+class TasksSection(Section):
+    """Which questions are asked, and how many of each."""
+
+    train: tuple[str, ...] = ()
+    """Tasks for SFT and reinforcement: `starter/NAME`, `reasoning_gym/NAME` or a JSONL path."""
+    heldout: tuple[str, ...] = ()
+    """Tasks kept out of all training."""
+    sft_items: Count = 64
+    """Items per training task for SFT; never shared with reinforcement."""
+    train_items: Positive = 32
+    """Items per training task for reinforcement."""
+    eval_items: Positive = 16
+    """Held-out items per task, for training tasks and held-out tasks alike."""
+
+
+class ProtocolSection(Section):
+    """The conversation: how code is asked for, run and answered (*paper* section 1)."""
+
+    prompt: Literal["full", "brief"] = "full"
+    """Head prompt: `full` explains the protocol, `brief` is one line for very small models."""
+    feedback: Literal["inline", "turn"] = "inline"
+    """Results are appended to the same assistant turn (*paper*), or sent as a user turn."""
+    max_code_calls: Count = 8
+    """Scripts per trajectory (*paper*: 8)."""
+    max_turns: Positive = 9
+    """Generation turns per trajectory; one more than the code calls leaves room to answer."""
+    output_tokens: Positive = 512
+    """Budget of one result in tokens; head and tail are kept and the cut is stated."""
+    efficient_turns: Positive = 6
+    """More turns than this cost the efficiency penalty (*paper*: 6)."""
+    reward_correct: float = 1.0
+    """For a right final answer (*paper*: 1)."""
+    reward_format: float = 0.1
+    """Added if every turn keeps the format, subtracted otherwise (*paper*: 0.1)."""
+    penalty_turns: float = 0.1
+    """Subtracted above `efficient_turns` (*paper*: 0.1)."""
+
+
+class SandboxSection(Section):
+    """Limits for model-written code, and the least protection accepted."""
+
+    workers: Count = 0
+    """Executions at once; 0 means one per core."""
+    cpu_s: Annotated[float, Field(gt=0)] = 30.0
+    """CPU seconds per script."""
+    wall_s: Annotated[float, Field(gt=0)] = 60.0
+    """Wall seconds per script (*paper*: 60)."""
+    memory_mb: Positive = 1024
+    """Memory per script beyond the warm interpreter, in MiB."""
+    output_kb: Positive = 64
+    """Output kept per stream, in KiB."""
+    required: tuple[str, ...] = ("landlock", "seccomp", "no_new_privs", "rlimits")
+    """Layers without which the run refuses to start."""
+    preload: tuple[str, ...] = ()
+    """Modules imported once into the warm interpreter, such as `numpy`."""
+
+
+class RolloutSection(Section):
+    """How answers are sampled."""
+
+    slots: Positive = 64
+    """Sequences generated at once."""
+    max_new_tokens: Positive = 1024
+    """Model tokens per trajectory, over all its turns."""
+    context: Positive = 4096
+    """Prompt, model and tool tokens together; at most the model's own context."""
+    temperature: Annotated[float, Field(gt=0)] = 1.0
+    """Sampling temperature of training rollouts (*paper*: 1.0)."""
+
+
+class OptimizerSection(Section):
+    """AdamW with linear warm-up."""
+
+    lr: Annotated[float, Field(gt=0)] = 1e-6
+    """Peak learning rate (*paper*, reinforcement: 1e-6)."""
+    warmup_steps: Count = 0
+    """Steps of linear warm-up from zero."""
+    decay: Literal["constant", "cosine", "linear"] = "constant"
+    """Shape after warm-up; `cosine` and `linear` fall to a tenth of the peak."""
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    """Decoupled; matrices only, never norms, biases or embeddings."""
+    beta1: Fraction = 0.9
+    """First-moment decay."""
+    beta2: Fraction = 0.95
+    """Second-moment decay."""
+    max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
+    """Gradients are scaled down to this global norm."""
+
+
+class SftSection(Section):
+    """Supervised fine-tuning on trajectories; loss on model tokens only."""
+
+    source: Literal["teacher", "jsonl", "corpus"] = "teacher"
+    """Scripted solutions of the tasks, really executed; a JSONL of `messages`; or the base corpus."""
+    path: str = ""
+    """File for `source = "jsonl"`."""
+    steps: Count = 0
+    """Optimizer steps; 0 leaves the stage out."""
+    batch_size: Positive = 32
+    """Sequences per step (*paper*: 32)."""
+    micro_tokens: Positive = 8192
+    """Hard cap on packed tokens per forward pass."""
+    code_share: Fraction = 0.5
+    """Share of teacher solutions that use code, the rest reason in text."""
+    optimizer: OptimizerSection = OptimizerSection(lr=1e-5, decay="cosine")
+    """The paper does not state its SFT schedule; these are its predecessor's."""
+
+
+class GrpoSection(Section):
+    """Reinforcement by group-relative advantages."""
+
+    variant: Literal["grpo", "dr_grpo", "dapo"] = "grpo"
+    """Loss: `grpo` (*paper*), `dr_grpo` without length and deviation division, `dapo` token mean."""
+    group_size: Annotated[int, Field(ge=2)] = 5
+    """Samples per item (*paper*: 5)."""
+    prompts_per_step: Positive = 128
+    """Items per step (*paper*: a batch of 128)."""
+    updates_per_step: Positive = 1
+    """Optimizer steps per rollout batch; above 1 the clip begins to act."""
+    clip_low: Fraction = 0.2
+    """Ratio may fall to 1 - clip_low before the gradient stops."""
+    clip_high: Annotated[float, Field(ge=0)] = 0.2
+    """Ratio may rise to 1 + clip_high (dapo uses 0.28)."""
+    kl_coef: Annotated[float, Field(ge=0)] = 0.001
+    """Weight of the k3 divergence from the SFT model (*paper*: 0.001); 0 drops the reference."""
+    micro_tokens: Positive = 8192
+    """Hard cap on packed tokens per forward pass."""
+    optimizer: OptimizerSection = OptimizerSection()
+    """Learning rate, warm-up and clipping of reinforcement."""
+
+
+class CurriculumSection(Section):
+    """Which items are trained on when, by measured improvement potential 4p(1-p)."""
+
+    mode: Literal["stages", "none"] = "stages"
+    """`stages`: the paper's cumulative groups; `none`: all items from the start, equal steps."""
+    grouping: Literal["thresholds", "quartiles"] = "thresholds"
+    """Fixed cuts of the potential (*paper*), or four groups of equal size."""
+    thresholds: tuple[Fraction, ...] = (0.64, 0.48, 0.32, 0.0)
+    """Lower bounds of the groups, falling (*paper*)."""
+    stage_steps: tuple[Count, ...] = (150, 150, 150, 150)
+    """Steps per stage (*paper*: 150 each); all zero leaves reinforcement out."""
+    samples_per_agent: Positive = 10
+    """Samples per item and measuring agent (*paper*: four agents of five; here two agents)."""
+    agents: tuple[Literal["text", "code"], ...] = ("text", "code")
+    """Ways of answering that are measured together."""
+    temperature: Annotated[float, Field(gt=0)] = 1.0
+    """Sampling temperature while measuring."""
+
+    @model_validator(mode="after")
+    def _stages_match_groups(self) -> "CurriculumSection":
+        groups = len(self.thresholds) if self.grouping == "thresholds" else 4
+        if len(self.stage_steps) != groups:
+            raise ValueError(f"stage_steps has {len(self.stage_steps)} entries for {groups} groups")
+        if list(self.thresholds) != sorted(self.thresholds, reverse=True):
+            raise ValueError("thresholds must fall")
+        if self.grouping == "thresholds" and self.thresholds[-1] != 0.0:
+            raise ValueError("the last threshold must be 0.0, so that every item has a group")
+        return self
+
+
+class EvalSection(Section):
+    """How accuracy is measured."""
+
+    samples: Positive = 1
+    """Samples per held-out item; accuracy is their mean."""
+    temperature: Annotated[float, Field(gt=0)] = 0.6
+    """Sampling temperature (*paper*: 0.6)."""
+
+
+class RunConfig(Section):
+    """Everything `r1ci-engine train` needs to know."""
+
+    seed: int = 0
+    """All randomness of the run derives from it."""
+    threads: Count = 0
+    """CPU threads for torch; 0 leaves torch's choice. Fixed within a run: it changes bits."""
+    save_every: Positive = 25
+    """Steps between checkpoints; one is also written at every phase end and on Ctrl-C."""
+    model: ModelSection = ModelSection()
+    tasks: TasksSection = TasksSection()
+    protocol: ProtocolSection = ProtocolSection()
+    sandbox: SandboxSection = SandboxSection()
+    rollout: RolloutSection = RolloutSection()
+    sft: SftSection = SftSection()
+    grpo: GrpoSection = GrpoSection()
+    curriculum: CurriculumSection = CurriculumSection()
+    eval: EvalSection = EvalSection()
+
+
+def config_to_toml(config: RunConfig) -> str:
+    """The resolved configuration as TOML, as saved in the run folder."""
+    return tomli_w.dumps(config.model_dump(mode="json"))
+
+
+def load_config(files: list[Path], overrides: dict[str, Any] | None = None) -> RunConfig:
+    """Defaults, then `files` left to right, then `overrides` (a nested dictionary).
+
+    Raises ConfigError for a file that is missing or not TOML, and for every key that is unknown,
+    of the wrong type or out of range, all named by path.
+    """
+    merged: dict[str, Any] = {}
+    for path in files:
+        _merge(merged, _read_toml(path))
+    _merge(merged, overrides or {})
+    return parse_config(merged, source=", ".join(str(f) for f in files) or "the defaults")
+
+
+def parse_config(values: dict[str, Any], source: str) -> RunConfig:
+    """Check a nested dictionary. Raises ConfigError listing every fault with its path."""
+    try:
+        return RunConfig.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError(*_explain(error, source)) from None
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"cannot read `{path}`: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"`{path}` is not TOML: {error}") from error
+
+
+def _merge(base: dict[str, Any], extra: dict[str, Any]) -> None:
+    for key, value in extra.items():
+        if isinstance(value, dict) and isinstance(base.get(key), dict):
+            _merge(base[key], value)
+        else:
+            base[key] = value
+
+
+def _explain(error: ValidationError, source: str) -> tuple[str, str | None]:
+    lines: list[str] = []
+    hint: str | None = None
+    for fault in error.errors(include_url=False):
+        path = ".".join(str(part) for part in fault["loc"])
+        if fault["type"] == "extra_forbidden":
+            lines.append(f"unknown key `{path}`")
+            nearest = _nearest(fault["loc"])
+            hint = hint or (f"did you mean `{nearest}`?" if nearest else None)
+        else:
+            said = fault["msg"].removeprefix("Value error, ")
+            lines.append(f"`{path}` = `{fault['input']!r}`: {said[:1].lower()}{said[1:]}")
+    faults = "; ".join(lines)
+    return f"{faults} (in {source})", hint or "`r1ci-engine train --help` lists every key"
+
+
+def _nearest(location: tuple[int | str, ...]) -> str | None:
+    section: type[BaseModel] = RunConfig
+    for part in location[:-1]:
+        annotation = section.model_fields[str(part)].annotation
+        candidates = [a for a in (annotation, *get_args(annotation)) if isinstance(a, type)]
+        section = next(a for a in candidates if issubclass(a, BaseModel))
+    parent = ".".join(str(part) for part in location[:-1])
+    here = difflib.get_close_matches(str(location[-1]), section.model_fields, n=1)
+    if here:
+        return f"{parent}.{here[0]}" if parent else here[0]
+    # The key may be right and only stand in the wrong section.
+    for name, field in RunConfig.model_fields.items():
+        nested = field.annotation
+        if isinstance(nested, type) and issubclass(nested, BaseModel):
+            close = difflib.get_close_matches(str(location[-1]), nested.model_fields, n=1)
+            if close:
+                return f"{name}.{close[0]}"
+    return None

@@ -1,0 +1,50 @@
+"""The errors a user can meet, each with an optional next step.
+
+One root, few children, every child also the standard-library class it refines, so that callers
+who know nothing of this package catch what they expect. A failing *rollout* is not an error: it
+is data (`StopReason`, `ExitReason`). All classes survive pickling, because they cross process
+groups.
+"""
+
+
+class R1ciError(Exception):
+    """Root of all errors meant for a person.
+
+    `message` states the fact with the offending value in backticks; `hint` is the next step.
+    """
+
+    def __init__(self, message: str, hint: str | None = None) -> None:
+        super().__init__(message, hint)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return self.message if self.hint is None else f"{self.message}\nhint: {self.hint}"
+
+
+class ConfigError(R1ciError, ValueError):
+    """A recipe, flag or run folder asks for something that is not offered."""
+
+
+class DataError(R1ciError, ValueError):
+    """A dataset, item or trajectory file cannot be used as it is."""
+
+
+class ModelError(R1ciError, ValueError):
+    """A model folder, tokenizer or template cannot be used as it is."""
+
+
+class CheckpointError(R1ciError, RuntimeError):
+    """A checkpoint could not be written or read; the last good one is untouched."""
+
+
+class SandboxError(R1ciError, RuntimeError):
+    """The sandbox cannot start at the level asked for, or has died for good."""
+
+
+class KernelUnavailable(R1ciError, RuntimeError):
+    """A kernel was forced that this machine cannot run."""
+
+
+class MissingExtra(R1ciError, ImportError):
+    """A feature needs a package that is not installed; the hint has the command."""

@@ -1,0 +1,217 @@
+"""The words that rooms exchange: items, and what a model made of them.
+
+A trajectory is one flat token sequence cut into segments `prompt | model | tool`. Model tokens
+are the ids exactly as sampled, with their fp32 log-probabilities at sampling time; text is only
+ever derived from them, never the other way round. No torch here: a laptop can read a run.
+"""
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from r1ci_engine.errors import DataError
+
+
+@dataclass(frozen=True)
+class Item:
+    """One question with what is needed to judge an answer. Stored as JSONL, never regenerated."""
+
+    task: str
+    """Name of the task it belongs to, such as `starter/gcd`."""
+    id: str
+    """Unique within a run, stable across runs with the same task seed."""
+    prompt: str
+    """The question as the model sees it, without the head prompt."""
+    answer: str | None
+    """Reference answer; None where only the check knows what is right."""
+    check: str
+    """Name of the rule that judges answers (`tasks/checks.py`)."""
+    metadata: dict[str, Any] = field(default_factory=dict)
+    """What the check needs beyond the answer; JSON-able."""
+    split: str = "train"
+    """`sft`, `train` (reinforcement), `eval` (held-out items) or `heldout` (held-out tasks)."""
+
+
+class SegmentKind(StrEnum):
+    """Who wrote a stretch of tokens. Only `model` tokens are ever trained on."""
+
+    PROMPT = "prompt"
+    MODEL = "model"
+    TOOL = "tool"
+
+
+@dataclass(frozen=True)
+class Segment:
+    """Tokens `start` (inclusive) to `end` (exclusive) of a trajectory, all by one writer."""
+
+    kind: SegmentKind
+    start: int
+    end: int
+
+
+class StopReason(StrEnum):
+    """Why a trajectory ended."""
+
+    END = "end"
+    """The model ended its turn with a stop token and no code to run."""
+    TOKEN_LIMIT = "token_limit"
+    """The budget of model tokens for the trajectory ran out."""
+    CONTEXT_LIMIT = "context_limit"
+    """The next token or tool result would not fit the context."""
+    CODE_LIMIT = "code_limit"
+    """The model asked for one more execution than it may have."""
+    TURN_LIMIT = "turn_limit"
+    """The model used all its generation turns."""
+    INFRASTRUCTURE = "infrastructure"
+    """The sandbox failed, not the model: no reward is given and the group leaves the statistics."""
+
+
+@dataclass(frozen=True)
+class Execution:
+    """One script the model had run, and what came of it."""
+
+    code: str
+    stdout: str
+    stderr: str
+    exit_reason: str
+    """A value of `r1ci_engine.sandbox.ExitReason`."""
+    exit_code: int | None
+    wall_s: float
+    cpu_s: float
+    peak_rss_mb: float
+    shown: str
+    """The text that went back to the model, after cutting to the token budget."""
+    layers: tuple[str, ...] = ()
+    """Sandbox layers in force."""
+
+
+@dataclass(frozen=True)
+class RewardParts:
+    """The paper's three terms (section 3.3 of the facts: correctness, format, efficiency)."""
+
+    correct: float = 0.0
+    format: float = 0.0
+    efficiency: float = 0.0
+
+    @property
+    def total(self) -> float:
+        """The reward that advantages are computed from."""
+        return self.correct + self.format + self.efficiency
+
+
+@dataclass
+class Trajectory:
+    """One sampled answer to one item, with everything needed to train on it and to look at it."""
+
+    task: str
+    item_id: str
+    sample_index: int
+    agent: str
+    """`code` (may run scripts) or `text` (may not)."""
+    tokens: list[int]
+    """All token ids: prompt, model and tool, in order."""
+    logprobs: list[float]
+    """One per token: log-probability at sampling for model tokens, 0.0 elsewhere."""
+    segments: list[Segment]
+    text: str
+    """Decoded for people; nothing is computed from it after the rollout."""
+    stop_reason: StopReason
+    turns: int
+    """Generation turns: one more than the number of results fed back."""
+    policy_version: int
+    """Optimizer steps the sampling weights had seen."""
+    prompt: str = ""
+    executions: list[Execution] = field(default_factory=list)
+    answer: str | None = None
+    """The extracted final answer, None if there is none."""
+    correct: bool = False
+    reward: RewardParts = field(default_factory=RewardParts)
+    advantage: float = 0.0
+    step: int = 0
+
+    @property
+    def faulty(self) -> bool:
+        """True if the sandbox failed: such a trajectory carries no reward."""
+        return self.stop_reason is StopReason.INFRASTRUCTURE
+
+    def model_mask(self) -> list[bool]:
+        """One flag per token: written by the model, hence trained on."""
+        mask = [False] * len(self.tokens)
+        for segment in self.segments:
+            if segment.kind is SegmentKind.MODEL:
+                mask[segment.start : segment.end] = [True] * (segment.end - segment.start)
+        return mask
+
+    @property
+    def response_length(self) -> int:
+        """Number of model tokens."""
+        return sum(s.end - s.start for s in self.segments if s.kind is SegmentKind.MODEL)
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON-able dictionary; `from_json` is its inverse."""
+        record = asdict(self)
+        record["reward"]["total"] = self.reward.total
+        return record
+
+    @classmethod
+    def from_json(cls, record: dict[str, Any]) -> "Trajectory":
+        """Rebuild a trajectory. Raises DataError if a field is missing or of the wrong form."""
+        try:
+            fields = dict(record)
+            fields["segments"] = [
+                Segment(SegmentKind(s["kind"]), s["start"], s["end"]) for s in record["segments"]
+            ]
+            fields["stop_reason"] = StopReason(record["stop_reason"])
+            fields["executions"] = [
+                Execution(**{**e, "layers": tuple(e["layers"])}) for e in record["executions"]
+            ]
+            reward = record["reward"]
+            fields["reward"] = RewardParts(
+                reward["correct"], reward["format"], reward["efficiency"]
+            )
+            return cls(**fields)
+        except (KeyError, TypeError, ValueError) as error:
+            raise DataError(f"not a trajectory record: {error}") from error
+
+
+def write_jsonl(path: Path, records: Iterable[dict[str, Any]]) -> None:
+    """Write records as one JSON line each, replacing `path` in one step."""
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.parent.mkdir(parents=True, exist_ok=True)
+    with temporary.open("w", encoding="utf-8") as file:
+        for record in records:
+            file.write(json.dumps(record, ensure_ascii=False) + "\n")
+    temporary.replace(path)
+
+
+def read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield (line number, record) for every non-empty line.
+
+    Raises DataError naming file and line if a line is not a JSON object, or if the file is missing.
+    """
+    try:
+        file = path.open(encoding="utf-8")
+    except OSError as error:
+        raise DataError(f"cannot read `{path}`: {error.strerror}") from error
+    with file:
+        try:
+            for number, line in enumerate(file, start=1):
+                if not line.strip():
+                    continue
+                try:
+                    record = json.loads(line)
+                except json.JSONDecodeError as error:
+                    raise DataError(
+                        f"`{path}` line {number} is not JSON: {error.msg} at column {error.colno}",
+                        hint="each line must be one JSON object",
+                    ) from error
+                if not isinstance(record, dict):
+                    raise DataError(
+                        f"`{path}` line {number} is a JSON {type(record).__name__}, not an object"
+                    )
+                yield number, record
+        except UnicodeDecodeError as error:
+            raise DataError(f"`{path}` is not UTF-8 text: {error.reason}") from error
