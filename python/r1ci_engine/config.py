@@ -149,7 +149,7 @@ class SftSection(Section):
     """Supervised fine-tuning on trajectories; loss on model tokens only."""
 
     source: Literal["teacher", "jsonl", "corpus"] = "teacher"
-    """Scripted solutions of the tasks, really executed; a JSONL of `messages`; or the base corpus."""
+    """Scripted task solutions, really executed; a JSONL of `messages`; or the base corpus."""
     path: str = ""
     """File for `source = "jsonl"`."""
     steps: Count = 0
@@ -168,7 +168,7 @@ class GrpoSection(Section):
     """Reinforcement by group-relative advantages."""
 
     variant: Literal["grpo", "dr_grpo", "dapo"] = "grpo"
-    """Loss: `grpo` (*paper*), `dr_grpo` without length and deviation division, `dapo` token mean."""
+    """`grpo` (*paper*), `dr_grpo` (no length or deviation division), `dapo` (token mean)."""
     group_size: Annotated[int, Field(ge=2)] = 5
     """Samples per item (*paper*: 5)."""
     prompts_per_step: Positive = 128

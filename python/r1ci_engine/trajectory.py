@@ -89,6 +89,22 @@ class Execution:
 
 
 @dataclass(frozen=True)
+class Transcript:
+    """Text to imitate: a prompt (chat messages) and what follows it, part by part.
+
+    Parts are tokenised one by one, exactly as a rollout would see them; only `model` parts carry
+    loss. A plain document of the base corpus has no messages and one `model` part.
+    """
+
+    messages: tuple[dict[str, str], ...]
+    """Chat messages (`role`, `content`) before the first model part."""
+    parts: tuple[tuple[SegmentKind, str], ...]
+    """Alternating `model` and `tool` texts; the model ends its last part with a stop token."""
+    task: str = ""
+    item_id: str = ""
+
+
+@dataclass(frozen=True)
 class RewardParts:
     """The paper's three terms (section 3.3 of the facts: correctness, format, efficiency)."""
 
