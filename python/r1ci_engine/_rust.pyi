@@ -1,0 +1,47 @@
+"""Types of the Rust half. One section per file of `rust/r1ci-python/src`."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+# pack.rs
+
+def pack_bins(
+    lengths: Sequence[int] | NDArray[np.int64] | NDArray[np.int32], cap: int
+) -> NDArray[np.int32]:
+    """Bin of every sequence: best-fit decreasing under a hard cap of tokens.
+
+    Bins are numbered from 0 without gaps, the longest sequence in bin 0. Deterministic; equal
+    lengths are taken in index order. No bin holds more than `cap` tokens.
+
+    Raises ValueError naming index and length when a length is 0, negative or above `cap`.
+    """
+
+def pack_sequences(
+    tokens: NDArray[np.int32] | NDArray[np.int64],
+    loss_mask: NDArray[np.bool_],
+    offsets: NDArray[np.int64],
+    indices: Sequence[int] | NDArray[np.int64] | NDArray[np.int32],
+    **columns: NDArray[np.float32],
+) -> dict[str, NDArray[Any]]:
+    """The flat arrays of one micro-batch: the sequences `indices`, end to end, no padding.
+
+    The batch is ragged: sequence `i` is `offsets[i]:offsets[i + 1]` of `tokens`, of `loss_mask`
+    and of every column (`old_logprob=...`, `advantage=...`). With T tokens and B sequences chosen,
+    the result holds
+
+        tokens      int64   [T]
+        positions   int64   [T]    from 0 in each sequence
+        cu_seqlens  int32   [B+1]  where each sequence starts, and T
+        sequence    int32   [T]    index in the batch of the sequence a token came from
+        loss_mask   bool    [T]
+        <column>    float32 [T]    one for every column, under its own name
+
+    All arrays own their memory, so `torch.from_numpy` shares it. The row that predicts packed
+    token t is t - 1, always of the same sequence: a loss mask on a first token is refused.
+
+    Raises ValueError when the arrays do not describe a batch, an index is outside it, a chosen
+    sequence is empty or its first token carries loss; TypeError for a wrong element type.
+    """
