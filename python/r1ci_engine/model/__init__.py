@@ -1,0 +1,1 @@
+"""The model: one hand-written decoder, Hugging Face folders, tokenizer, chat template."""
