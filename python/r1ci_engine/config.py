@@ -257,11 +257,14 @@ def load_config(files: list[Path], overrides: dict[str, Any] | None = None) -> R
     Raises ConfigError for a file that is missing or not TOML, and for every key that is unknown,
     of the wrong type or out of range, all named by path.
     """
-    merged: dict[str, Any] = {}
+    # Start from every default spelled out: a file that sets only `sft.optimizer.lr` must keep the
+    # other defaults of *that* optimizer, not fall back to those of OptimizerSection.
+    merged: dict[str, Any] = RunConfig().model_dump()
     for path in files:
         _merge(merged, _read_toml(path))
     _merge(merged, overrides or {})
-    return parse_config(merged, source=", ".join(str(f) for f in files) or "the defaults")
+    sources = [str(path) for path in files] + (["flags"] if overrides else [])
+    return parse_config(merged, source=", ".join(sources) or "the defaults")
 
 
 def parse_config(values: dict[str, Any], source: str) -> RunConfig:
