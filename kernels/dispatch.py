@@ -1,0 +1,95 @@
+"""Which implementation runs: Triton on CUDA, torch elsewhere, decided once and logged.
+
+Every kernel file asks `backend_for(device)`; none looks at the hardware itself. A choice is forced
+by `R1CI_KERNELS=triton|torch` for a whole process, or by `force_backend` in a test. A forced
+choice that cannot run is an error, never a quiet fallback.
+
+Triton also runs on CPU tensors, slowly, under its interpreter. That is for tests only, so it is
+taken only when forced, with `TRITON_INTERPRET=1` set before Triton is imported.
+"""
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from functools import cache
+from importlib.util import find_spec
+from typing import Literal
+
+import torch
+from r1ci_engine.errors import ConfigError, KernelUnavailable
+
+Backend = Literal["triton", "torch"]
+
+HAS_TRITON = find_spec("triton") is not None
+
+_log = logging.getLogger(__name__)
+_forced: ContextVar[Backend | None] = ContextVar("forced_backend", default=None)
+
+
+def backend_for(device: torch.device) -> Backend:
+    """The implementation for tensors on `device`.
+
+    Raises KernelUnavailable when a forced backend cannot run there.
+    """
+    forced = _forced.get() or _from_environment()
+    if forced is None:
+        return _choose(device.type)
+    if forced == "triton":
+        _require_triton(device)
+    return forced
+
+
+@contextmanager
+def force_backend(backend: Backend) -> Iterator[None]:
+    """Inside the block every kernel uses `backend`."""
+    token = _forced.set(backend)
+    try:
+        yield
+    finally:
+        _forced.reset(token)
+
+
+def interpreting() -> bool:
+    """Whether Triton kernels run in the interpreter instead of being compiled."""
+    if not HAS_TRITON:
+        return False
+    from triton import knobs
+
+    return bool(knobs.runtime.interpret)
+
+
+@cache
+def _choose(device_type: str) -> Backend:
+    if device_type != "cuda":
+        backend, reason = "torch", f"tensors live on `{device_type}`"
+    elif not HAS_TRITON:
+        backend, reason = "torch", "triton is not installed"
+    else:
+        backend, reason = "triton", "tensors live on `cuda`"
+    _log.info("kernels for %s: %s, because %s", device_type, backend, reason)
+    return backend
+
+
+def _from_environment() -> Backend | None:
+    value = os.environ.get("R1CI_KERNELS", "auto")
+    match value:
+        case "auto" | "":
+            return None
+        case "triton" | "torch":
+            return value
+    raise ConfigError(f"`R1CI_KERNELS` is `{value}`", hint="set it to `auto`, `triton` or `torch`")
+
+
+def _require_triton(device: torch.device) -> None:
+    if not HAS_TRITON:
+        raise KernelUnavailable(
+            "the Triton kernels were asked for, but triton is not installed",
+            hint="pip install triton (Linux only), or set R1CI_KERNELS=auto",
+        )
+    if device.type != "cuda" and not interpreting():
+        raise KernelUnavailable(
+            f"the Triton kernels were asked for, but the tensors live on `{device.type}`",
+            hint="set TRITON_INTERPRET=1 before Triton is imported, or R1CI_KERNELS=auto",
+        )

@@ -1,0 +1,256 @@
+"""Rows of logits -> log-probability of a target token and entropy, at a temperature.
+
+Legend: T row, V vocabulary. With z = logits / temperature, m = max z, s = sum exp(z - m):
+
+    lse     = m + log s
+    logprob = z[target] - lse
+    entropy = log s - sum exp(z - m) (z - m) / s          (shifted: exact under a common offset)
+    dlogits = (g (onehot - p) - h p (log p + entropy)) / temperature,   p = exp(z - lse)
+
+with g = dL/dlogprob and h = dL/dentropy. All arithmetic is fp32 whatever the logits are (fp64 stays
+fp64 in torch). A logit of -inf is a token that cannot be drawn: p = 0, and it adds nothing.
+
+Left out: the head product (linear_logprob.py) and every loss. `row_stats_forward` and
+`row_stats_backward` are the bare halves for callers with their own autograd; `row_stats` is the
+differentiable whole.
+"""
+
+from typing import Any, cast
+
+import torch
+from r1ci_engine.errors import DataError
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from .dispatch import HAS_TRITON, backend_for
+
+if HAS_TRITON:
+    import triton
+    import triton.language as tl
+
+    @triton.jit
+    def _forward_kernel(
+        logits, target, logprob, entropy, lse,  # pointers
+        temperature,  # scalars
+        V,  # shapes
+        stride_t,  # strides
+        BLOCK_V: tl.constexpr,
+    ):  # fmt: skip
+        """One program walks one row once, keeping max, sum and weighted sum up to date."""
+        row = tl.program_id(0).to(tl.int64)  # T * V passes 2^31 at 14,000 rows of a real head
+        logits += row * stride_t
+        m = float("-inf")
+        s = 0.0
+        w = 0.0  # sum exp(z - m) (z - m)
+        for start in range(0, V, BLOCK_V):
+            column = start + tl.arange(0, BLOCK_V)
+            z = tl.load(logits + column, mask=column < V, other=float("-inf")).to(tl.float32)
+            z = z / temperature
+            m_new = tl.maximum(m, tl.max(z, 0))
+            # Before the first finite logit there is nothing to rescale, and -inf - -inf is nan.
+            origin = tl.where(m_new == float("-inf"), 0.0, m_new)
+            drop = tl.where(s > 0.0, m - origin, 0.0)
+            scale = tl.exp(drop)
+            e = tl.exp(z - origin)
+            w = scale * (w + drop * s) + tl.sum(tl.where(e > 0.0, e * (z - origin), 0.0), 0)
+            s = scale * s + tl.sum(e, 0)
+            m = m_new
+        token = tl.load(target + row)
+        # A target outside the vocabulary poisons its row instead of reading a neighbour's.
+        known = (token >= 0) & (token < V)
+        z_target = tl.load(logits + token, mask=known, other=float("nan")).to(tl.float32)
+        row_lse = m + tl.log(s)
+        tl.store(logprob + row, z_target / temperature - row_lse)
+        tl.store(entropy + row, tl.log(s) - w / s)
+        tl.store(lse + row, row_lse)
+
+    @triton.jit
+    def _backward_kernel(
+        logits, target, lse, entropy, g, h, dlogits,  # pointers
+        temperature,  # scalars
+        V,  # shapes
+        stride_t, stride_dt,  # strides
+        HAS_H: tl.constexpr, BLOCK_V: tl.constexpr,
+    ):  # fmt: skip
+        """One program writes the gradient of one row, rounded once, to the type of `dlogits`."""
+        row = tl.program_id(0).to(tl.int64)
+        logits += row * stride_t
+        dlogits += row * stride_dt
+        token = tl.load(target + row)
+        row_lse = tl.load(lse + row)
+        row_g = tl.load(g + row)
+        if HAS_H:
+            row_h = tl.load(h + row)
+            row_entropy = tl.load(entropy + row)
+        for start in range(0, V, BLOCK_V):
+            column = start + tl.arange(0, BLOCK_V)
+            inside = column < V
+            z = tl.load(logits + column, mask=inside, other=float("-inf")).to(tl.float32)
+            log_p = z / temperature - row_lse
+            p = tl.exp(log_p)
+            d = tl.where(column == token, row_g, 0.0) - row_g * p
+            if HAS_H:
+                d -= tl.where(p > 0.0, row_h * p * (log_p + row_entropy), 0.0)
+            d = (d / temperature).to(dlogits.dtype.element_ty)
+            tl.store(dlogits + column, d, mask=inside)
+
+
+def row_stats_reference(
+    logits_TV: Tensor, target_T: Tensor, temperature: float = 1.0
+) -> tuple[Tensor, Tensor]:
+    """The definition of right: plain torch, differentiated by autograd, in the type it is given."""
+    logprob_TV = torch.log_softmax(logits_TV / temperature, dim=-1)
+    entropy_T = -(logprob_TV.exp() * logprob_TV).sum(-1)
+    return logprob_TV.gather(-1, target_T[:, None]).squeeze(-1), entropy_T
+
+
+def row_stats(
+    logits_TV: Tensor, target_T: Tensor, temperature: float = 1.0
+) -> tuple[Tensor, Tensor]:
+    """Log-probability of `target_T` and entropy of each row, differentiable in the logits.
+
+    `logits_TV` is floating point with contiguous rows, `target_T` int64 in [0, V). Both results are
+    fp32 of shape [T]. Raises DataError on shapes, types or a temperature that cannot be meant.
+    """
+    check_rows(logits_TV, target_T, temperature)
+    return cast(tuple[Tensor, Tensor], _RowStats.apply(logits_TV, target_T, temperature))
+
+
+def row_stats_forward(
+    logits_TV: Tensor, target_T: Tensor, temperature: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """(logprob_T, entropy_T, lse_T), without autograd and without checks."""
+    T, V = logits_TV.shape
+    if backend_for(logits_TV.device) == "torch":
+        return _forward_torch(logits_TV, target_T, temperature)
+    logits_TV = _with_contiguous_rows(logits_TV)
+    logprob_T, entropy_T, lse_T = logits_TV.new_empty((3, T), dtype=torch.float32)
+    if T:
+        launch: Any = _forward_kernel[(T,)]
+        launch(
+            logits_TV, target_T.contiguous(), logprob_T, entropy_T, lse_T,
+            temperature, V, logits_TV.stride(0), BLOCK_V=_block(V), num_warps=8,
+        )  # fmt: skip
+    return logprob_T, entropy_T, lse_T
+
+
+def row_stats_backward(
+    logits_TV: Tensor,
+    target_T: Tensor,
+    lse_T: Tensor,
+    entropy_T: Tensor,
+    g_T: Tensor | None,
+    h_T: Tensor | None,
+    temperature: float,
+    dtype: torch.dtype,
+) -> Tensor:
+    """dlogits_TV in `dtype`, from the results of `row_stats_forward` and their gradients.
+
+    `g_T` belongs to logprob_T and `h_T` to entropy_T; None means that nothing depends on it.
+    """
+    T, V = logits_TV.shape
+    g_T = torch.zeros_like(lse_T) if g_T is None else g_T.to(lse_T.dtype)
+    h_T = None if h_T is None else h_T.to(lse_T.dtype)
+    if backend_for(logits_TV.device) == "torch":
+        dlogits_TV = _backward_torch(logits_TV, target_T, lse_T, entropy_T, g_T, h_T, temperature)
+        return dlogits_TV.to(dtype)
+    logits_TV = _with_contiguous_rows(logits_TV)
+    dlogits_TV = torch.empty((T, V), dtype=dtype, device=logits_TV.device)
+    if T:
+        launch: Any = _backward_kernel[(T,)]
+        launch(
+            logits_TV, target_T.contiguous(), lse_T, entropy_T, g_T.contiguous(),
+            None if h_T is None else h_T.contiguous(), dlogits_TV,
+            temperature, V, logits_TV.stride(0), dlogits_TV.stride(0),
+            HAS_H=h_T is not None, BLOCK_V=_block(V), num_warps=8,
+        )  # fmt: skip
+    return dlogits_TV
+
+
+def check_rows(rows_TX: Tensor, target_T: Tensor, temperature: float) -> None:
+    """Raises DataError unless every row has one int64 target and the temperature is positive."""
+    if rows_TX.ndim != 2 or target_T.shape != rows_TX.shape[:1]:
+        shapes = f"`{tuple(rows_TX.shape)}` and `{tuple(target_T.shape)}`"
+        raise DataError(f"rows and targets have shapes {shapes}, expected [T, ...] and [T]")
+    if target_T.dtype != torch.int64 or target_T.device != rows_TX.device:
+        where = f"`{target_T.dtype}` on `{target_T.device}`"
+        raise DataError(f"targets are {where}, expected int64 on `{rows_TX.device}`")
+    if not temperature > 0:
+        raise DataError(
+            f"temperature is `{temperature}`, expected a positive number",
+            hint="greedy decoding has no distribution to take a log-probability of",
+        )
+
+
+class _RowStats(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, logits_TV: Tensor, target_T: Tensor, temperature: float
+    ) -> tuple[Tensor, Tensor]:
+        logprob_T, entropy_T, lse_T = row_stats_forward(logits_TV, target_T, temperature)
+        ctx.save_for_backward(logits_TV, target_T, lse_T, entropy_T)
+        ctx.temperature = temperature
+        ctx.set_materialize_grads(False)
+        return logprob_T, entropy_T
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, g_T: Tensor | None, h_T: Tensor | None) -> tuple[Tensor, None, None]:
+        logits_TV, target_T, lse_T, entropy_T = ctx.saved_tensors
+        dlogits_TV = row_stats_backward(
+            logits_TV, target_T, lse_T, entropy_T, g_T, h_T, ctx.temperature, logits_TV.dtype
+        )
+        return dlogits_TV, None, None
+
+
+def _forward_torch(
+    logits_TV: Tensor, target_T: Tensor, temperature: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    z_TV = _scaled(logits_TV, temperature)
+    m_T = z_TV.amax(-1)
+    shifted_TV = z_TV - m_T[:, None]
+    e_TV = shifted_TV.exp()
+    log_s_T = e_TV.sum(-1).log_()
+    # -inf would turn its zero weight into nan; the smallest number turns it into zero.
+    shifted_TV.clamp_min_(torch.finfo(z_TV.dtype).min)
+    entropy_T = log_s_T - e_TV.mul_(shifted_TV).sum(-1).div_(log_s_T.exp())
+    lse_T = m_T + log_s_T
+    return z_TV.gather(-1, target_T[:, None]).squeeze(-1) - lse_T, entropy_T, lse_T
+
+
+def _backward_torch(
+    logits_TV: Tensor,
+    target_T: Tensor,
+    lse_T: Tensor,
+    entropy_T: Tensor,
+    g_T: Tensor,
+    h_T: Tensor | None,
+    temperature: float,
+) -> Tensor:
+    log_p_TV = _scaled(logits_TV, temperature) - lse_T[:, None]
+    g_T = g_T / temperature
+    if h_T is None:
+        d_TV = log_p_TV.exp_().mul_(-g_T[:, None])
+    else:
+        h_T = h_T / temperature
+        p_TV = log_p_TV.exp()
+        log_p_TV.clamp_min_(torch.finfo(log_p_TV.dtype).min)
+        d_TV = log_p_TV.add_(entropy_T[:, None]).mul_(-h_T[:, None]).sub_(g_T[:, None])
+        d_TV.mul_(p_TV)
+    return d_TV.scatter_add_(-1, target_T[:, None], g_T[:, None])
+
+
+def _scaled(logits_TV: Tensor, temperature: float) -> Tensor:
+    """logits / temperature in fp32 (or fp64); the logits themselves when that changes nothing."""
+    if logits_TV.dtype not in (torch.float32, torch.float64):
+        logits_TV = logits_TV.float()
+    return logits_TV if temperature == 1.0 else logits_TV / temperature
+
+
+def _with_contiguous_rows(logits_TV: Tensor) -> Tensor:
+    return logits_TV if logits_TV.stride(1) == 1 else logits_TV.contiguous()
+
+
+def _block(V: int) -> int:
+    """Columns per step: enough loads in flight to fill the memory pipe, and 16 per thread."""
+    return min(4096, 1 << (V - 1).bit_length())
