@@ -1,0 +1,1 @@
+"""The rollout: questions in, trajectories out; text, code, its output and text again."""
