@@ -1,0 +1,101 @@
+"""The command `r1ci-engine`: parse, wire, call.
+
+One dataclass per verb: its docstring is the help, its fields are the flags, `run` does the work
+and returns the exit status. Whatever costs time to import (torch above all) is imported by the
+verb that needs it, so `--help` answers at once. With `--json`, stdout carries one JSON document
+and nothing else.
+
+Exit status: 0 done; 1 what was examined is not as it should be; 2 a mistake of the user's
+(message and hint, no traceback); 130 after Ctrl-C; 141 when the reader of a pipe has gone.
+Errors that are not the user's keep their traceback.
+"""
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import Annotated
+
+import tyro
+
+from r1ci_engine.cli.flags import list_keys, split_overrides
+from r1ci_engine.cli.output import print_error
+from r1ci_engine.cli.prepare import Convert, Doctor
+from r1ci_engine.cli.runs import Eval, Report, View
+from r1ci_engine.cli.sandbox import SandboxVerbs
+from r1ci_engine.cli.tasks import Tasks
+from r1ci_engine.cli.train import Train
+from r1ci_engine.errors import R1ciError
+from r1ci_engine.interrupt import Stopped
+
+USER_ERROR = 2
+INTERRUPTED = 130
+READER_GONE = 141
+
+Verb = (
+    Annotated[Train, tyro.conf.subcommand("train")]
+    | Annotated[Eval, tyro.conf.subcommand("eval")]
+    | Annotated[Tasks, tyro.conf.subcommand("tasks")]
+    | Annotated[View, tyro.conf.subcommand("view")]
+    | Annotated[Report, tyro.conf.subcommand("report")]
+    | Annotated[SandboxVerbs, tyro.conf.subcommand("sandbox")]
+    | Annotated[Convert, tyro.conf.subcommand("convert")]
+    | Annotated[Doctor, tyro.conf.subcommand("doctor")]
+)
+
+DESCRIPTION = """\
+Train language models that reason with a code interpreter.
+
+First steps: `r1ci-engine doctor`, then `r1ci-engine train --recipe demo`. Every verb has its own
+`--help`."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns its exit status and prints what a person must know on stderr."""
+    try:
+        status = _run(list(sys.argv[1:] if arguments is None else arguments))
+        sys.stdout.flush()
+        return status
+    except R1ciError as error:
+        print_error(error.message, error.hint)
+        return USER_ERROR
+    except Stopped:  # the run has saved and said where
+        return INTERRUPTED
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted\n")
+        return INTERRUPTED
+    except BrokenPipeError:
+        # The interpreter flushes stdout once more at exit; let that go nowhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return READER_GONE
+
+
+def _run(arguments: list[str]) -> int:
+    overrides = {}
+    if arguments[:1] == ["train"]:
+        kept, overrides = split_overrides(arguments[1:], Train.own_flags())
+        arguments = ["train", *kept]
+    try:
+        verb = tyro.cli(
+            Verb,  # pyright: ignore[reportArgumentType]  # a union is a type form, not a type
+            prog="r1ci-engine",
+            description=DESCRIPTION,
+            args=arguments,
+            config=(
+                tyro.conf.OmitSubcommandPrefixes,
+                tyro.conf.OmitArgPrefixes,
+                tyro.conf.FlagCreatePairsOff,
+            ),
+        )
+    except SystemExit as stop:
+        if stop.code == 0 and arguments[:1] == ["train"]:
+            _print_keys()
+        return stop.code if isinstance(stop.code, int) else USER_ERROR
+    return verb.run(overrides) if isinstance(verb, Train) else verb.run()
+
+
+def _print_keys() -> None:
+    sys.stdout.write(
+        "configuration keys, in files as `[grpo] group_size = 8`, as flags `--grpo.group-size 8`:\n"
+    )
+    for flag, default, description in list_keys():
+        sys.stdout.write(f"\n  {flag}  (default: {default})\n      {description}\n")

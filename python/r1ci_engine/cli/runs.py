@@ -1,0 +1,79 @@
+"""The verbs that read a run folder: `eval`, `view`, `report`."""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from r1ci_engine.cli.output import Json, json_owns_stdout, print_json, print_table
+
+RunFolder = Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
+
+
+@dataclass(frozen=True)
+class Eval:
+    """Measure the accuracy of a run's final model on its held-out items and tasks.
+
+    Example: r1ci-engine eval runs/demo --json
+    """
+
+    run_folder: RunFolder
+    """A run folder."""
+    as_json: Json = False
+
+    def run(self) -> int:
+        """Evaluate and print one row per task."""
+        from r1ci_engine.run import evaluate_run
+
+        with json_owns_stdout(self.as_json):
+            result = evaluate_run(self.run_folder)
+        if self.as_json:
+            print_json(result)
+            return 0
+        rows = [
+            [row["task"], row["split"], row["accuracy"], row["items"]] for row in result["by_task"]
+        ]
+        print_table(["task", "split", "accuracy", "items"], rows)
+        return 0
+
+
+@dataclass(frozen=True)
+class View:
+    """Look at a run in the terminal: its state, its curves, its trajectories.
+
+    Example: r1ci-engine view runs/demo --step 12
+    """
+
+    run_folder: RunFolder
+    """A run folder, finished or not."""
+    step: int | None = None
+    """Show the trajectories of this reinforcement step."""
+    item: Annotated[str | None, tyro.conf.arg(metavar="ID")] = None
+    """Show only the trajectories of this item."""
+
+    def run(self) -> int:
+        """Print what the run folder says."""
+        from r1ci_engine.report.terminal import show_run
+
+        show_run(self.run_folder, step=self.step, item_id=self.item)
+        return 0
+
+
+@dataclass(frozen=True)
+class Report:
+    """Write the run's `report.html`: one static file, no network.
+
+    Example: r1ci-engine report runs/demo
+    """
+
+    run_folder: RunFolder
+    """A run folder, finished or not."""
+
+    def run(self) -> int:
+        """Write the file and say where it is."""
+        from r1ci_engine.report.html import write_report
+
+        sys.stdout.write(f"{write_report(self.run_folder)}\n")
+        return 0

@@ -1,0 +1,143 @@
+"""The verbs `sandbox run`, `sandbox bench` and `sandbox doctor`."""
+
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from r1ci_engine.cli.output import Json, print_json, print_pairs
+from r1ci_engine.config import RunConfig
+from r1ci_engine.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class SandboxRun:
+    """Run a Python file in the sandbox, exactly as a model's code is run.
+
+    Exit status 0 if the script ended well, 1 if not.
+
+    Example: r1ci-engine sandbox run script.py --wall-s 5
+    """
+
+    file: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="FILE")]
+    """The script."""
+    required: Annotated[tuple[str, ...], tyro.conf.arg(metavar="LAYER ...")] = (
+        RunConfig().sandbox.required
+    )
+    """Layers without which nothing is run."""
+    wall_s: float = 20.0
+    """Wall seconds it may take."""
+    cpu_s: float = 10.0
+    """CPU seconds it may take."""
+    memory_mb: int = 512
+    """MiB it may use beyond the warm interpreter."""
+    as_json: Json = False
+
+    def run(self) -> int:
+        """Run it once and show what came of it."""
+        from r1ci_engine.sandbox import Limits, Sandbox
+
+        try:
+            code = self.file.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+            raise ConfigError(f"cannot read `{self.file}`: {reason}") from error
+        limits = Limits(cpu_s=self.cpu_s, wall_s=self.wall_s, memory_mb=self.memory_mb)
+        with Sandbox(workers=1, limits=limits, required=self.required) as sandbox:
+            result = sandbox.run(code)
+        status = 0 if result.exit_reason == "ok" else 1
+        if self.as_json:
+            print_json(asdict(result))
+            return status
+        sys.stdout.write(result.stdout)
+        sys.stdout.flush()
+        sys.stderr.write(result.stderr)
+        sys.stderr.write(
+            f"{result.exit_reason}: {result.wall_s * 1000:.1f} ms wall, "
+            f"{result.cpu_s * 1000:.1f} ms CPU, {result.peak_rss_mb:.0f} MiB; "
+            f"layers {', '.join(result.layers)}\n"
+        )
+        return status
+
+
+@dataclass(frozen=True)
+class SandboxBench:
+    """Time trivial scripts in the sandbox: latency of one, rate of many.
+
+    Example: r1ci-engine sandbox bench --json
+    """
+
+    count: int = 200
+    """Executions per measurement."""
+    workers: int | None = None
+    """Executions at once; one per core if left out."""
+    as_json: Json = False
+
+    def run(self) -> int:
+        """Measure and print."""
+        import statistics
+        import time
+
+        from r1ci_engine.sandbox import ExecutionRequest, Sandbox
+
+        if self.count < 1:
+            raise ConfigError(f"`--count` is `{self.count}`: at least 1 is needed")
+        with Sandbox(workers=self.workers, required=RunConfig().sandbox.required) as sandbox:
+            sandbox.run_many([ExecutionRequest("pass")] * 8)  # warm up
+            waits: list[float] = []
+            for _ in range(self.count):
+                started = time.perf_counter()
+                sandbox.run("pass")
+                waits.append((time.perf_counter() - started) * 1000)
+            started = time.perf_counter()
+            results = sandbox.run_many([ExecutionRequest("pass")] * self.count)
+            seconds = time.perf_counter() - started
+            layers = list(sandbox.layers)
+        figures = {
+            "executions": self.count,
+            "not_ok": sum(result.exit_reason != "ok" for result in results),
+            "p50_ms": round(statistics.median(waits), 3),
+            "p99_ms": round(sorted(waits)[int(0.99 * (self.count - 1))], 3),
+            "per_second": round(self.count / seconds, 1),
+            "layers": layers,
+        }
+        print_json(figures) if self.as_json else print_pairs(figures)
+        return 0
+
+
+@dataclass(frozen=True)
+class SandboxDoctor:
+    """Say which protection this kernel offers.
+
+    Example: r1ci-engine sandbox doctor
+    """
+
+    as_json: Json = False
+
+    def run(self) -> int:
+        """Print the probe's findings."""
+        from r1ci_engine.sandbox import probe
+
+        findings = probe()
+        print_json(findings) if self.as_json else print_pairs(findings)
+        return 0
+
+
+@dataclass(frozen=True)
+class SandboxVerbs:
+    """Run files in the sandbox, time it, ask what protects it.
+
+    Example: r1ci-engine sandbox run script.py --json
+    """
+
+    verb: (
+        Annotated[SandboxRun, tyro.conf.subcommand("run")]
+        | Annotated[SandboxBench, tyro.conf.subcommand("bench")]
+        | Annotated[SandboxDoctor, tyro.conf.subcommand("doctor")]
+    )
+
+    def run(self) -> int:
+        """Pass on to the inner verb."""
+        return self.verb.run()
