@@ -1,0 +1,400 @@
+"""`report.html`: a run on one static page, with no network, no library and one short script.
+
+A page is made from whatever the run folder has; parts without data are left out. What models
+wrote is hostile: it is escaped (`cards.safe`), and a content policy in the page forbids every
+script but the page's own, by its hash, and every request.
+"""
+
+import base64
+import hashlib
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from r1ci_engine.report.cards import group_row, safe
+from r1ci_engine.report.curves import (
+    ASSETS,
+    GRPO_CURVES,
+    MOMENT_NAMES,
+    SFT_CURVES,
+    SPLIT_TITLES,
+    Curve,
+    draw,
+    stage_colour,
+)
+from r1ci_engine.report.folder import RunFolder
+from r1ci_engine.report.selection import heldout_answers, pick_groups, pick_steps
+from r1ci_engine.report.summary import MOMENTS, TaskAccuracy, mean_accuracy, read_accuracies
+from r1ci_engine.report.svg import Bar, bar_chart
+
+TRAJECTORY_BYTES = 2_000_000
+"""Groups beyond this much HTML are left out, and the page says so."""
+PHASES = {
+    "eval": ("evaluation", "var(--before)"),
+    "sft": ("SFT", "var(--sft)"),
+    "measure": ("measuring", "var(--group-3)"),
+    "grpo": ("GRPO", "var(--rl)"),
+}
+STEP_PARTS = {
+    "time/rollout": ("rollout", "var(--rl)"),
+    "time/sandbox": ("sandbox", "var(--tool)"),
+    "time/train": ("training", "var(--sft)"),
+}
+
+
+def build_report(run_folder: Path) -> Path:
+    """Write `report.html` into the run folder and return its path.
+
+    Works for unfinished runs and runs without reinforcement. Raises DataError if the folder is
+    missing, is no run folder, or has a damaged file.
+    """
+    run = RunFolder.open(run_folder)
+    script = (ASSETS / "report.js").read_text(encoding="utf-8")
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    policy = f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
+    style = "".join(
+        (ASSETS / name).read_text(encoding="utf-8")
+        for name in ("palette.css", "chart.css", "report.css")
+    )
+    sections = [
+        (name, title, body)
+        for name, title, body in (
+            ("accuracy", "Accuracy", _accuracy(run)),
+            ("curves", "Curves", _curves(run)),
+            ("curriculum", "Curriculum", _curriculum(run)),
+            ("time", "Time", _time(run)),
+            ("answers", "Answers", _answers(run)),
+        )
+        if body
+    ]
+    links = "".join(f'<a href="#{name}">{title}</a>' for name, title, _ in sections)
+    body = "".join(
+        f'<section id="{name}"><h2>{title}</h2>{content}</section>'
+        for name, title, content in sections
+    )
+    has_answers = sections and sections[-1][0] == "answers"
+    page = (
+        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{safe(_name(run))} · r1ci-engine</title><style>{style}</style></head><body><main>"
+        f"{_header(run)}<nav>{links}</nav>{body}"
+        '<p class="end">Made by r1ci-engine from the run folder alone.</p></main>'
+        f"{f'<script>{script}</script>' if has_answers else ''}</body></html>\n"
+    )
+    target = run_folder / "report.html"
+    temporary = target.with_name("report.html.tmp")
+    temporary.write_text(page, encoding="utf-8")
+    temporary.replace(target)
+    return target
+
+
+def _name(run: RunFolder) -> str:
+    return run.path.resolve().name
+
+
+def _header(run: RunFolder) -> str:
+    config, about = run.config, run.about
+    seconds = run.summary.get("seconds") or max(
+        (line.get("seconds", 0.0) for line in run.metrics), default=0.0
+    )
+    steps = max((line["step"] for line in run.phase("grpo")), default=0)
+    planned = sum(config.get("curriculum", {}).get("stage_steps", []))
+    grpo, tasks = config.get("grpo", {}), config.get("tasks", {})
+    versions = about.get("versions", {})
+    facts = {
+        "model": config.get("model", {}).get("path"),
+        "seed": config.get("seed"),
+        "tasks": f"{len(tasks.get('train', []))} trained, {len(tasks.get('heldout', []))} held out",
+        "SFT steps": len(run.phase("sft")),
+        "GRPO steps": f"{steps} of {planned}" if steps < planned else steps,
+        "variant": grpo.get("variant"),
+        "batch": f"{grpo.get('prompts_per_step')} items × {grpo.get('group_size')} answers",
+        "wall time": _duration(seconds),
+    }
+    if memory := run.summary.get("peak_rss_mb"):
+        facts["peak memory"] = f"{memory:,.0f} MB"
+    listed = "".join(
+        f"<div><dt>{name}</dt><dd>{safe(str(value), 120)}</dd></div>"
+        for name, value in facts.items()
+        if value is not None
+    )
+    made_by = " · ".join(f"{name} {version}" for name, version in versions.items())
+    lede = " · ".join(part for part in (about.get("command"), made_by) if part)
+    note = ""
+    if not run.summary and (not steps or steps < planned):
+        last = run.metrics[-1] if run.metrics else None
+        at = f"in phase {last['phase']} at step {last['step']}" if last else "before its first step"
+        note = f'<p class="note">This run has not ended: its log stops {safe(at)}.</p>'
+    return (
+        f'<p class="kicker">r1ci-engine run</p><h1>{safe(_name(run))}</h1>'
+        f'<p class="lede">{safe(lede, 600)}</p>{note}<dl class="facts">{listed}</dl>'
+    )
+
+
+def _accuracy(run: RunFolder) -> str:
+    rows = read_accuracies(run)
+    if not rows:
+        return ""
+    heroes = "".join(_hero(rows, split, title) for split, title in SPLIT_TITLES.items())
+    lines: list[str] = []
+    for split, title in SPLIT_TITLES.items():
+        part = [row for row in rows if row.split == split]
+        if not part:
+            continue
+        lines.append(f'<tr class="part"><td colspan="6">{title}</td></tr>')
+        lines += [_row(row.task, str(row.items), vars(row)) for row in part]
+        means = {moment: mean_accuracy(rows, split, moment) for moment in MOMENTS}
+        lines.append(_row("mean", "", means, "mean"))
+    heads = "".join(f"<th>{MOMENT_NAMES[moment]}</th>" for moment in MOMENTS)
+    return (
+        "<p>Share of right final answers on questions that were never trained on.</p>"
+        f'<div class="pair">{heroes}</div><div class="box table"><table><thead><tr><th>task</th>'
+        f'<th class="items">items</th>{heads}<th class="num">change</th></tr></thead>'
+        f"<tbody>{''.join(lines)}</tbody></table></div>"
+    )
+
+
+def _hero(rows: Sequence[TaskAccuracy], split: str, title: str) -> str:
+    means = {moment: mean_accuracy(rows, split, moment) for moment in MOMENTS}
+    reached = [moment for moment in MOMENTS if means[moment] is not None]
+    if not reached:
+        return ""
+    last, previous = reached[-1], reached[-2] if len(reached) > 1 else None
+    share = means[last] or 0.0
+    gain = ""
+    if previous is not None:
+        points = 100 * (share - (means[previous] or 0.0))
+        gain = f"<b class={_sign(points)}>{points:+.0f} points</b> over {_short(previous)}"
+    meters = "".join(
+        f'<div class="meter"><span>{MOMENT_NAMES[moment]}</span>{_track(means[moment], moment)}'
+        f"<b>{_percent(means[moment])}</b></div>"
+        for moment in MOMENTS
+    )
+    return (
+        f'<div class="box"><h3>{title}</h3><div class="hero"><div><div class="big"'
+        f' style="color:var(--{last})">{100 * share:.0f}<small>%</small></div>'
+        f'<div class="gain">{gain}</div></div><div class="bars">{meters}</div></div></div>'
+    )
+
+
+def _row(task: str, items: str, shares: Mapping[str, Any], kind: str = "") -> str:
+    cells = "".join(
+        f'<td class="cell"><b>{_percent(shares[moment])}</b>{_track(shares[moment], moment)}</td>'
+        for moment in MOMENTS
+    )
+    change = ""
+    if shares["rl"] is not None and shares["sft"] is not None:
+        points = 100 * (shares["rl"] - shares["sft"])
+        change = f'<span class="{_sign(points)}">{points:+.0f}</span>'
+    return (
+        f'<tr class="{kind}"><td class="name">{safe(task)}</td><td class="items">{items}</td>'
+        f'{cells}<td class="num">{change}</td></tr>'
+    )
+
+
+def _curves(run: RunFolder) -> str:
+    figures: list[str] = []
+    for phase, curves in (("grpo", GRPO_CURVES), ("sft", SFT_CURVES)):
+        for curve in curves:
+            if chart := draw(run, phase, curve):
+                keys = "".join(
+                    f'<span class="key" style="--c:{colour}">{name}</span>'
+                    for _, name, colour in curve.lines
+                )
+                figures.append(
+                    f'<figure class="box"><figcaption><h3>{curve.title}</h3>'
+                    f"{keys if len(curve.lines) > 1 else ''}<span>{curve.note}</span>"
+                    f"</figcaption>{chart}</figure>"
+                )
+    if not figures:
+        return ""
+    return (
+        "<p>By optimizer step; faint lines are single steps, bold ones their moving average,"
+        f' bands the stages of the curriculum.</p><div class="pair">{"".join(figures)}</div>'
+    )
+
+
+def _curriculum(run: RunFolder) -> str:
+    if not run.measures:
+        return ""
+    measures = list(run.measures.values())
+    numbers = sorted({m.group for m in measures} | set(range(1, 5)))
+    bins = [0.1 * edge for edge in range(11)]
+    bars = []
+    for index, low in enumerate(bins[:-1]):
+        inside = Counter(m.group for m in measures if min(int(m.potential * 10), 9) == index)
+        parts = [(inside[g], stage_colour(g), f"in group {g}") for g in reversed(numbers)]
+        bars.append(Bar(f"{low:.1f}", parts))
+    sizes = Counter(m.group for m in measures)
+    by_task: dict[str, Counter[int]] = {}
+    for measure in measures:
+        by_task.setdefault(measure.task, Counter())[measure.group] += 1
+    rows = "".join(
+        f"<div><span>{safe(task)}</span>"
+        + _split([(f"group {g}", counts[g], stage_colour(g)) for g in numbers])
+        + "</div>"
+        for task, counts in sorted(by_task.items())
+    )
+    keys = "".join(
+        f'<span style="--c:{stage_colour(g)}">group {g} <b>{sizes[g]}</b></span>' for g in numbers
+    )
+    stages = "".join(
+        f'<div><span class="key" style="--c:{stage_colour(stage["stage"])}">stage'
+        f" {stage['stage']}</span><span>steps {stage['first_step']}–{stage['last_step']} ·"
+        f" {stage['items']} items</span></div>"
+        for stage in run.stages
+    )
+    return (
+        "<p>Improvement potential 4p(1−p) of every training item, measured with the SFT model:"
+        " 0 for items always right or always wrong, 1 at even odds. Each stage adds a group.</p>"
+        '<div class="pair"><figure class="box"><figcaption><h3>Items by potential</h3>'
+        f"<span>lower edge of each bin</span></figcaption>{bar_chart(bars, label='potential')}"
+        f'<div class="rows stages">{stages}</div></figure>'
+        f'<div class="box"><h3>Groups by task</h3><div class="legend">{keys}</div>'
+        f'<div class="rows">{rows}</div></div></div>'
+    )
+
+
+def _time(run: RunFolder) -> str:
+    spent: Counter[str] = Counter()
+    before = 0.0
+    for line in run.metrics:
+        now = float(line.get("seconds") or before)
+        spent[line["phase"]] += max(0.0, now - before)
+        before = now
+    boxes: list[str] = []
+    for title, parts in (
+        ("By phase", [(name, spent[key], colour) for key, (name, colour) in PHASES.items()]),
+        (
+            "Within GRPO steps",
+            [
+                (name, sum(line.get(key) or 0.0 for line in run.phase("grpo")), colour)
+                for key, (name, colour) in STEP_PARTS.items()
+            ],
+        ),
+    ):
+        if sum(amount for _, amount, _ in parts) > 0:
+            keys = "".join(
+                f'<span style="--c:{colour}">{name} <b>{_duration(amount)}</b></span>'
+                for name, amount, colour in parts
+                if amount
+            )
+            boxes.append(
+                f'<div class="box"><h3>{title}</h3>{_split(parts)}'
+                f'<div class="legend">{keys}</div></div>'
+            )
+    return f'<div class="pair">{"".join(boxes)}</div>' if boxes else ""
+
+
+def _answers(run: RunFolder) -> str:
+    shown: list[str] = []
+    size = groups = left_out = 0
+    for heading, rows in _answer_parts(run):
+        placed: list[str] = []
+        for row in rows:
+            if size + len(row) > TRAJECTORY_BYTES:
+                left_out += 1
+                continue
+            size += len(row)
+            placed.append(row)
+        if placed:
+            shown += [heading, *placed]
+            groups += len(placed)
+    if not shown:
+        return ""
+    cut = f" {left_out} more were left out to keep the page small." if left_out else ""
+    return (
+        "<p>A few groups of answers, side by side, as they were sampled and run. The colour says"
+        " who wrote a passage, which is also the training mask: only the model's own words are"
+        f" trained on.{cut} All of them: <code>r1ci-engine view</code>.</p>"
+        '<div class="tools"><input id="filter" type="search" placeholder="Filter by any words:'
+        ' task, item, wrong, timeout …" aria-label="Filter answers">'
+        f'<span id="told">{groups} groups</span><span class="legend">'
+        '<span style="--c:var(--before)">prompt</span><span style="--c:var(--rl)">model</span>'
+        f'<span style="--c:var(--tool)">tool</span></span></div>{"".join(shown)}'
+    )
+
+
+def _answer_parts(run: RunFolder) -> Iterator[tuple[str, list[str]]]:
+    """(heading, group rows) for the held-out answers, then for each picked training step."""
+    heldout, changes = heldout_answers(run)
+    if heldout:
+        told = ""
+        if changes:
+            told = (
+                f" · from {_short(changes.first)} to {_short(changes.last)}: {changes.gained}"
+                f" items gained, {changes.lost} lost, {changes.stayed_right} stayed right,"
+                f" {changes.stayed_wrong} stayed wrong"
+            )
+        rows = [
+            group_row(
+                members[0][1].task,
+                [(MOMENT_NAMES[moment], t) for moment, t in members],
+                open_=not index,
+            )
+            for index, members in enumerate(heldout)
+        ]
+        yield f'<h3 class="when" style="--c:var(--before)">Held-out questions{told}</h3>', rows
+    steps = pick_steps(run.steps, run.stages)
+    for step in steps:
+        stage = next(
+            (s["stage"] for s in run.stages if s["first_step"] <= step <= s["last_step"]), None
+        )
+        rows = []
+        for group in pick_groups(run.step_trajectories(step)):
+            right = sum(t.correct for t in group)
+            chips = [f"{right} of {len(group)} right"]
+            if measure := run.measures.get(group[0].item_id):
+                chips.append(f"potential {measure.potential:.2f}, group {measure.group}")
+            rows.append(
+                group_row(
+                    group[0].task,
+                    [(f"answer {t.sample_index + 1}", t) for t in group],
+                    chips=chips,
+                    open_=step in (steps[0], steps[-1]) and not rows,
+                )
+            )
+        colour = stage_colour(stage) if stage else "var(--rl)"
+        where = f", stage {stage}" if stage else ""
+        yield f'<h3 class="when" style="--c:{colour}">GRPO step {step}{where}</h3>', rows
+
+
+def _split(parts: Sequence[tuple[str, float, str]]) -> str:
+    return (
+        '<div class="split">'
+        + "".join(
+            f'<i style="flex:{amount:.4g} 1 0;background:{colour}" title="{safe(name)}:'
+            f' {amount:.4g}"></i>'
+            for name, amount, colour in parts
+            if amount
+        )
+        + "</div>"
+    )
+
+
+def _track(share: float | None, moment: str) -> str:
+    return (
+        f'<span class="track"><i style="width:{100 * (share or 0.0):.1f}%;'
+        f'background:var(--{moment})"></i></span>'
+    )
+
+
+def _percent(share: float | None) -> str:
+    return "–" if share is None else f"{100 * share:.0f} %"
+
+
+def _sign(points: float) -> str:
+    return "up" if points >= 0.5 else "down" if points <= -0.5 else "same"
+
+
+def _short(moment: str) -> str:
+    return {"before": "the start", "sft": "SFT", "rl": "RL"}[moment]
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.1f} s"
+    minutes = seconds / 60
+    return f"{minutes:.1f} min" if minutes < 90 else f"{minutes / 60:.1f} h"
