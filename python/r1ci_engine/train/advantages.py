@@ -1,0 +1,71 @@
+"""Group-relative advantages: how much better than its siblings an answer was.
+
+A group is all trajectories of one item by one agent, found by name and never by position. A group
+in which the sandbox failed once leaves the statistics as a whole: dropping only the failed sample
+would bias the baseline towards whatever does not strain the sandbox.
+"""
+
+import statistics
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from r1ci_engine.trajectory import Trajectory
+
+DEVIATION_FLOOR = 1e-6
+"""Added to the deviation before dividing."""
+
+SAME_REWARD = 1e-9
+"""Rewards this close are equal: the group teaches nothing."""
+
+
+@dataclass(frozen=True)
+class GroupStatistics:
+    """Shares and counts of one step's groups."""
+
+    groups: int
+    """Sound groups, of which the others are shares."""
+    all_right: int
+    all_wrong: int
+    mixed: int
+    """Some right, some wrong."""
+    faulty: int
+    """Groups left out because the sandbox failed."""
+
+
+def group_advantages(
+    trajectories: Sequence[Trajectory], variant: str
+) -> tuple[list[Trajectory], GroupStatistics]:
+    """Set `advantage` on every trajectory; returns those of sound groups, in order, and counts.
+
+    reward - group mean; `grpo` and `dapo` divide it by the group's sample deviation (n - 1) plus
+    `DEVIATION_FLOOR`. Groups of one and groups of equal rewards get 0.
+    """
+    groups: dict[tuple[str, str], list[Trajectory]] = defaultdict(list)
+    for trajectory in trajectories:
+        groups[trajectory.item_id, trajectory.agent].append(trajectory)
+    sound: set[tuple[str, str]] = set()
+    for name, members in groups.items():
+        for trajectory in members:
+            trajectory.advantage = 0.0
+        if any(trajectory.faulty for trajectory in members):
+            continue
+        sound.add(name)
+        rewards = [trajectory.reward.total for trajectory in members]
+        if max(rewards) - min(rewards) <= SAME_REWARD:
+            continue
+        mean = statistics.fmean(rewards)
+        scale = 1.0
+        if variant != "dr_grpo":
+            scale = statistics.stdev(rewards) + DEVIATION_FLOOR
+        for trajectory, reward in zip(members, rewards, strict=True):
+            trajectory.advantage = (reward - mean) / scale
+    kept = [t for t in trajectories if (t.item_id, t.agent) in sound]
+    right = [sum(t.correct for t in groups[name]) / len(groups[name]) for name in sound]
+    return kept, GroupStatistics(
+        groups=len(sound),
+        all_right=sum(share == 1 for share in right),
+        all_wrong=sum(share == 0 for share in right),
+        mixed=sum(0 < share < 1 for share in right),
+        faulty=len(groups) - len(sound),
+    )

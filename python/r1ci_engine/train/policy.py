@@ -1,0 +1,24 @@
+"""Log-probabilities of the trained tokens under a model: the one forward pass of all training.
+
+Only rows that predict a trained token reach the head (`rows_N`), so memory and time of the head do
+not depend on prompts and tool output.
+"""
+
+from torch import Tensor
+
+from r1ci_engine.kernels import linear_logprob
+from r1ci_engine.model.attention import PackedAttention
+from r1ci_engine.model.decoder import Decoder
+from r1ci_engine.train.batch import PackedBatch
+
+
+def target_logprobs(
+    model: Decoder, batch: PackedBatch, temperature: float = 1.0
+) -> tuple[Tensor, Tensor]:
+    """fp32 log-probability and entropy `[N]` at each target of the batch.
+
+    `temperature` divides the logits, as it did when the tokens were sampled.
+    """
+    device = batch.tokens_T.device
+    hidden_TD = model(batch.tokens_T, batch.positions_T, PackedAttention(batch.cu_seqlens, device))
+    return linear_logprob(hidden_TD[batch.rows_N], model.head_weight, batch.target_N, temperature)
