@@ -37,6 +37,12 @@ CUDA_CHUNK_BYTES = 2 << 30
 
 CPU_CHUNK_BYTES = 256 << 20
 
+CPU_CACHE_BYTES = 4 << 20
+"""Working set of a chunk on CPU that mostly stays in the cache between passes."""
+
+CPU_CHUNK_ROWS = 256
+"""But no fewer rows than this, or each chunk's pass over the head's gradient costs more."""
+
 
 def linear_logprob_reference(
     hidden_TD: Tensor, weight_VD: Tensor, target_T: Tensor, temperature: float = 1.0
@@ -71,19 +77,25 @@ def linear_logprob(
         raise DataError(f"hidden rows and head weight have types {types}, expected one type")
     if chunk_bytes is None:
         chunk_bytes = CUDA_CHUNK_BYTES if hidden_TD.is_cuda else CPU_CHUNK_BYTES
-    chunk = chunk_rows(hidden_TD, weight_VD.shape[0], chunk_bytes)
-    results = _LinearLogprob.apply(hidden_TD, weight_VD, target_T, temperature, chunk)
+    rows, keep = plan_chunks(hidden_TD, weight_VD.shape[0], chunk_bytes)
+    results = _LinearLogprob.apply(hidden_TD, weight_VD, target_T, temperature, rows, keep)
     return cast(tuple[Tensor, Tensor], results)
 
 
-def chunk_rows(hidden_TD: Tensor, V: int, chunk_bytes: int) -> int:
-    """Rows whose logits and everything derived from them fit into `chunk_bytes`."""
+def plan_chunks(hidden_TD: Tensor, V: int, chunk_bytes: int) -> tuple[int, bool]:
+    """(rows per chunk, whether backward may find all logits kept) within `chunk_bytes`."""
+    T = hidden_TD.shape[0]
+    width = max(4, hidden_TD.element_size())  # logits are fp32 (or fp64)
     if backend_for(hidden_TD.device) == "triton":
-        per_logit = 4 + hidden_TD.element_size()  # fp32 logits, dlogits in the operands' type
+        per_row = V * (width + hidden_TD.element_size())  # logits, dlogits
+        rows = chunk_bytes // per_row
+        keep = rows >= T
     else:
-        per_logit = 4 * max(4, hidden_TD.element_size())  # logits, scaled, exponential, dlogits
-    affordable = chunk_bytes // (per_logit * V)
-    return max(ROW_MULTIPLE, affordable // ROW_MULTIPLE * ROW_MULTIPLE)
+        per_row = V * width * 4  # logits, scaled logits, exponentials, dlogits
+        cached = max(CPU_CHUNK_ROWS, CPU_CACHE_BYTES // per_row)
+        rows = min(chunk_bytes // per_row, cached)
+        keep = T * V * width + rows * per_row <= chunk_bytes
+    return max(ROW_MULTIPLE, rows // ROW_MULTIPLE * ROW_MULTIPLE), keep
 
 
 class _LinearLogprob(torch.autograd.Function):
@@ -94,26 +106,27 @@ class _LinearLogprob(torch.autograd.Function):
         weight_VD: Tensor,
         target_T: Tensor,
         temperature: float,
-        chunk: int,
+        rows: int,
+        keep: bool,
     ) -> tuple[Tensor, Tensor]:
         T = hidden_TD.shape[0]
-        keep = chunk >= T
-        logits_TV = None
-        parts = []
-        for start in range(0, T, chunk):
-            span = slice(start, start + chunk)
-            logits_CV = _logits(hidden_TD[span], weight_VD)
-            parts.append(row_stats_forward(logits_CV, target_T[span], temperature))
-            if keep:
-                logits_TV = logits_CV
         stats_dtype = torch.promote_types(hidden_TD.dtype, torch.float32)
-        empty = hidden_TD.new_empty(0, dtype=stats_dtype)
-        logprob_T, entropy_T, lse_T = (
-            (torch.cat(column) for column in zip(*parts, strict=True)) if parts else (empty,) * 3
-        )
+        logprob_T, entropy_T, lse_T = (hidden_TD.new_empty(T, dtype=stats_dtype) for _ in range(3))
+        spans = _spans(T, rows)
+        logits_TV = None
+        if keep and len(spans) > 1:  # the logits of a single chunk are kept as they are
+            logits_TV = hidden_TD.new_empty(T, weight_VD.shape[0], dtype=stats_dtype)
+        for span in spans:
+            logits_CV = _logits(hidden_TD[span], weight_VD)
+            stats = row_stats_forward(logits_CV, target_T[span], temperature)
+            logprob_T[span], entropy_T[span], lse_T[span] = stats
+            if logits_TV is not None:
+                logits_TV[span] = logits_CV
+            elif keep:
+                logits_TV = logits_CV
         ctx.save_for_backward(hidden_TD, weight_VD, target_T, lse_T, entropy_T, logits_TV)
         ctx.temperature = temperature
-        ctx.chunk = chunk
+        ctx.rows = rows
         ctx.set_materialize_grads(False)
         return logprob_T, entropy_T
 
@@ -121,7 +134,7 @@ class _LinearLogprob(torch.autograd.Function):
     @once_differentiable
     def backward(
         ctx: Any, g_T: Tensor | None, h_T: Tensor | None
-    ) -> tuple[Tensor | None, Tensor | None, None, None, None]:
+    ) -> tuple[Tensor | None, Tensor | None, None, None, None, None]:
         hidden_TD, weight_VD, target_T, lse_T, entropy_T, logits_TV = ctx.saved_tensors
         wants_hidden, wants_weight = ctx.needs_input_grad[:2]
         # The head's gradient is summed over chunks, so it is rounded once, at the end.
@@ -129,25 +142,36 @@ class _LinearLogprob(torch.autograd.Function):
         dhidden_TD = torch.zeros_like(hidden_TD) if wants_hidden else None
         dweight_VD = torch.zeros_like(weight_VD, dtype=sum_dtype) if wants_weight else None
 
-        active = torch.zeros_like(lse_T, dtype=torch.bool)
-        for gradient_T in (g_T, h_T):
-            if gradient_T is not None:
-                active |= gradient_T != 0
-        for index_C in active.nonzero().squeeze(-1).split(ctx.chunk):
-            g_C, h_C = (None if x is None else x[index_C] for x in (g_T, h_T))
-            hidden_CD, target_C = hidden_TD[index_C], target_T[index_C]
-            logits_CV = _logits(hidden_CD, weight_VD) if logits_TV is None else logits_TV[index_C]
+        for C in _active_chunks(g_T, h_T, ctx.rows):
+            logits_CV = _logits(hidden_TD[C], weight_VD) if logits_TV is None else logits_TV[C]
+            g_C, h_C = (None if x_T is None else x_T[C] for x_T in (g_T, h_T))
             dlogits_CV = row_stats_backward(
-                logits_CV, target_C, lse_T[index_C], entropy_T[index_C], g_C, h_C,
+                logits_CV, target_T[C], lse_T[C], entropy_T[C], g_C, h_C,
                 ctx.temperature, hidden_TD.dtype,
             )  # fmt: skip
             if dhidden_TD is not None:
-                dhidden_TD[index_C] = dlogits_CV @ weight_VD
+                dhidden_TD[C] = dlogits_CV @ weight_VD
             if dweight_VD is not None:
-                _add_product_(dweight_VD, dlogits_CV.T, hidden_CD)
+                _add_product_(dweight_VD, dlogits_CV.T, hidden_TD[C])
         if dweight_VD is not None:
             dweight_VD = dweight_VD.to(weight_VD.dtype)
-        return dhidden_TD, dweight_VD, None, None, None
+        return dhidden_TD, dweight_VD, None, None, None, None
+
+
+def _spans(T: int, rows: int) -> list[slice]:
+    return [slice(start, min(start + rows, T)) for start in range(0, T, rows)]
+
+
+def _active_chunks(
+    g_T: Tensor | None, h_T: Tensor | None, rows: int
+) -> list[slice] | tuple[Tensor, ...]:
+    """Chunks of the rows whose results matter: slices when all do, row numbers otherwise."""
+    active_T = sum(x_T != 0 for x_T in (g_T, h_T) if x_T is not None)
+    if not isinstance(active_T, Tensor):
+        return []
+    index_N = active_T.nonzero().squeeze(-1)
+    T, N = active_T.numel(), index_N.numel()
+    return _spans(T, rows) if N == T else index_N.split(rows) if N else []
 
 
 def _logits(hidden_CD: Tensor, weight_VD: Tensor) -> Tensor:
@@ -155,9 +179,9 @@ def _logits(hidden_CD: Tensor, weight_VD: Tensor) -> Tensor:
     if hidden_CD.is_cuda and hidden_CD.dtype != torch.float64:
         return torch.mm(hidden_CD, weight_VD.T, out_dtype=torch.float32)
     C = hidden_CD.shape[0]
-    padded_CD = F.pad(hidden_CD, (0, 0, 0, -C % ROW_MULTIPLE))
     sum_dtype = torch.promote_types(hidden_CD.dtype, torch.float32)
-    return (padded_CD.to(sum_dtype) @ weight_VD.to(sum_dtype).T)[:C]
+    padded_CD = F.pad(hidden_CD, (0, 0, 0, -C % ROW_MULTIPLE)).to(sum_dtype)
+    return (padded_CD @ weight_VD.to(sum_dtype).T)[:C]
 
 
 def _add_product_(sum_VD: Tensor, a_VC: Tensor, b_CD: Tensor) -> None:

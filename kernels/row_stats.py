@@ -28,6 +28,9 @@ if HAS_TRITON:
     import triton
     import triton.language as tl
 
+    # Stands in for -inf where it meets a probability of zero: their product must be zero, not nan.
+    LOWEST = tl.constexpr(-3.0e38)
+
     @triton.jit
     def _forward_kernel(
         logits, target, logprob, entropy, lse,  # pointers
@@ -52,7 +55,7 @@ if HAS_TRITON:
             drop = tl.where(s > 0.0, m - origin, 0.0)
             scale = tl.exp(drop)
             e = tl.exp(z - origin)
-            w = scale * (w + drop * s) + tl.sum(tl.where(e > 0.0, e * (z - origin), 0.0), 0)
+            w = scale * (w + drop * s) + tl.sum(e * tl.maximum(z - origin, LOWEST), 0)
             s = scale * s + tl.sum(e, 0)
             m = m_new
         token = tl.load(target + row)
@@ -90,7 +93,7 @@ if HAS_TRITON:
             p = tl.exp(log_p)
             d = tl.where(column == token, row_g, 0.0) - row_g * p
             if HAS_H:
-                d -= tl.where(p > 0.0, row_h * p * (log_p + row_entropy), 0.0)
+                d -= row_h * p * (tl.maximum(log_p, LOWEST) + row_entropy)
             d = (d / temperature).to(dlogits.dtype.element_ty)
             tl.store(dlogits + column, d, mask=inside)
 
@@ -109,8 +112,8 @@ def row_stats(
 ) -> tuple[Tensor, Tensor]:
     """Log-probability of `target_T` and entropy of each row, differentiable in the logits.
 
-    `logits_TV` is floating point with contiguous rows, `target_T` int64 in [0, V). Both results are
-    fp32 of shape [T]. Raises DataError on shapes, types or a temperature that cannot be meant.
+    `logits_TV` is floating point, `target_T` int64 in [0, V). Both results are fp32 of shape [T].
+    Raises DataError on shapes, types or a temperature that cannot be meant.
     """
     check_rows(logits_TV, target_T, temperature)
     return cast(tuple[Tensor, Tensor], _RowStats.apply(logits_TV, target_T, temperature))
@@ -121,10 +124,10 @@ def row_stats_forward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """(logprob_T, entropy_T, lse_T), without autograd and without checks."""
     T, V = logits_TV.shape
+    logits_TV = _with_contiguous_rows(logits_TV)
     if backend_for(logits_TV.device) == "torch":
         return _forward_torch(logits_TV, target_T, temperature)
-    logits_TV = _with_contiguous_rows(logits_TV)
-    logprob_T, entropy_T, lse_T = logits_TV.new_empty((3, T), dtype=torch.float32)
+    logprob_T, entropy_T, lse_T = (logits_TV.new_empty(T, dtype=torch.float32) for _ in range(3))
     if T:
         launch: Any = _forward_kernel[(T,)]
         launch(
@@ -149,12 +152,12 @@ def row_stats_backward(
     `g_T` belongs to logprob_T and `h_T` to entropy_T; None means that nothing depends on it.
     """
     T, V = logits_TV.shape
+    logits_TV = _with_contiguous_rows(logits_TV)
     g_T = torch.zeros_like(lse_T) if g_T is None else g_T.to(lse_T.dtype)
     h_T = None if h_T is None else h_T.to(lse_T.dtype)
     if backend_for(logits_TV.device) == "torch":
         dlogits_TV = _backward_torch(logits_TV, target_T, lse_T, entropy_T, g_T, h_T, temperature)
         return dlogits_TV.to(dtype)
-    logits_TV = _with_contiguous_rows(logits_TV)
     dlogits_TV = torch.empty((T, V), dtype=dtype, device=logits_TV.device)
     if T:
         launch: Any = _backward_kernel[(T,)]
@@ -211,7 +214,7 @@ def _forward_torch(
     shifted_TV = z_TV - m_T[:, None]
     e_TV = shifted_TV.exp()
     log_s_T = e_TV.sum(-1).log_()
-    # -inf would turn its zero weight into nan; the smallest number turns it into zero.
+    # An impossible token has e = 0 and shifted = -inf: their product must be zero, not nan.
     shifted_TV.clamp_min_(torch.finfo(z_TV.dtype).min)
     entropy_T = log_s_T - e_TV.mul_(shifted_TV).sum(-1).div_(log_s_T.exp())
     lse_T = m_T + log_s_T
@@ -248,6 +251,7 @@ def _scaled(logits_TV: Tensor, temperature: float) -> Tensor:
 
 
 def _with_contiguous_rows(logits_TV: Tensor) -> Tensor:
+    """A sum along a row in memory has one order; across rows it would have another."""
     return logits_TV if logits_TV.stride(1) == 1 else logits_TV.contiguous()
 
 

@@ -1,0 +1,61 @@
+"""The choice of implementation: once, with a reason, and never quietly another one."""
+
+import logging
+
+import pytest
+import torch
+from r1ci_engine.errors import ConfigError, KernelUnavailable
+from r1ci_engine.kernels import backend_for, dispatch, force_backend
+
+CPU = torch.device("cpu")
+CUDA = torch.device("cuda")
+
+
+@pytest.fixture(autouse=True)
+def fresh(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delenv("R1CI_KERNELS", raising=False)
+    dispatch._choose.cache_clear()
+    yield
+    dispatch._choose.cache_clear()
+
+
+def test_the_choice_is_made_once_and_says_why(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, logger="r1ci_engine.kernels"):
+        assert [backend_for(CPU) for _ in range(3)] == ["torch"] * 3
+    assert [record.getMessage() for record in caplog.records] == [
+        "kernels for cpu: torch, because tensors live on `cpu`"
+    ]
+
+
+def test_cuda_takes_triton_where_it_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dispatch, "HAS_TRITON", True)
+    assert backend_for(CUDA) == "triton"
+    dispatch._choose.cache_clear()
+    monkeypatch.setattr(dispatch, "HAS_TRITON", False)
+    assert backend_for(CUDA) == "torch"
+
+
+def test_a_forced_choice_ends_with_its_block() -> None:
+    with force_backend("torch"):
+        assert backend_for(CUDA) == "torch"
+    assert backend_for(CPU) == "torch"
+
+
+def test_the_environment_forces_a_whole_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("R1CI_KERNELS", "torch")
+    assert backend_for(CUDA) == "torch"
+    monkeypatch.setenv("R1CI_KERNELS", "cuda")
+    with pytest.raises(ConfigError, match="`R1CI_KERNELS` is `cuda`"):
+        backend_for(CPU)
+
+
+def test_a_forced_backend_that_cannot_run_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dispatch, "HAS_TRITON", True)
+    monkeypatch.setattr(dispatch, "interpreting", lambda: False)
+    with force_backend("triton"):
+        assert backend_for(CUDA) == "triton"
+        with pytest.raises(KernelUnavailable, match="live on `cpu`"):
+            backend_for(CPU)
+        monkeypatch.setattr(dispatch, "HAS_TRITON", False)
+        with pytest.raises(KernelUnavailable, match="not installed"):
+            backend_for(CUDA)

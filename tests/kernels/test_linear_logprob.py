@@ -1,0 +1,249 @@
+"""The head operator: against fp64, whatever the chunks, with memory that does not grow with T."""
+
+import pytest
+import torch
+from r1ci_engine.errors import DataError
+from r1ci_engine.kernels import linear_logprob, linear_logprob_reference
+from r1ci_engine.kernels.linear_logprob import plan_chunks
+from torch import Tensor
+
+V, D = 203, 24
+
+
+def head(T: int, device: torch.device, dtype: torch.dtype = torch.float32) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(T)
+    hidden_TD = torch.randn(T, D, generator=generator)
+    weight_VD = torch.randn(V, D, generator=generator) * 0.5
+    target_T = torch.randint(V, (T,), generator=generator)
+    return [hidden_TD.to(device, dtype), weight_VD.to(device, dtype), target_T.to(device)]
+
+
+def run(
+    fn, inputs: list[Tensor], g_T: Tensor, h_T: Tensor | None, temperature: float = 1.0, **options
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """(logprob, entropy, dhidden, dweight) of sum(g logprob + h entropy)."""
+    hidden_TD, weight_VD, target_T = inputs
+    hidden_TD, weight_VD = (x.detach().clone().requires_grad_() for x in (hidden_TD, weight_VD))
+    logprob_T, entropy_T = fn(hidden_TD, weight_VD, target_T, temperature, **options)
+    loss = (logprob_T * g_T.to(logprob_T)).sum()
+    if h_T is not None:
+        loss = loss + (entropy_T * h_T.to(logprob_T)).sum()
+    loss.backward()
+    assert hidden_TD.grad is not None and weight_VD.grad is not None
+    return logprob_T.detach(), entropy_T.detach(), hidden_TD.grad, weight_VD.grad
+
+
+def reference(inputs: list[Tensor], g_T: Tensor, h_T: Tensor | None, temperature: float = 1.0):
+    doubles = [inputs[0].double(), inputs[1].double(), inputs[2]]
+    return run(linear_logprob_reference, doubles, g_T, h_T, temperature)
+
+
+def close(found: Tensor, expected: Tensor, relative: float) -> None:
+    scale = expected.abs().max().item()
+    assert scale > 0, "a comparison of nothing with nothing"
+    error = (found.double() - expected.double()).abs().max().item() / scale
+    assert error <= relative, f"relative error {error:.2e}"
+
+
+def coefficients(T: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    g_T = torch.linspace(-1, 2, T, device=device)
+    h_T = torch.linspace(0.5, -0.25, T, device=device)
+    return g_T, h_T
+
+
+# One byte of budget means chunks of eight rows; the default keeps everything.
+BUDGETS = [None, 1]
+
+
+@pytest.mark.parametrize("T", [1, 7, 8, 9, 40])
+@pytest.mark.parametrize("chunk_bytes", BUDGETS)
+def test_agrees_with_fp64(
+    T: int, chunk_bytes: int | None, backend: str, device: torch.device
+) -> None:
+    inputs = head(T, device)
+    g_T, h_T = coefficients(T, device)
+    found = run(linear_logprob, inputs, g_T, h_T, 0.7, chunk_bytes=chunk_bytes)
+    for name, one, other in zip(
+        ["logp", "entropy", "dx", "dw"], found, reference(inputs, g_T, h_T, 0.7), strict=True
+    ):
+        assert one.dtype == torch.float32, name
+        close(one, other, 1e-5)
+
+
+@pytest.mark.parametrize("chunk_bytes", BUDGETS)
+def test_no_term_may_go_missing(
+    chunk_bytes: int | None, backend: str, device: torch.device
+) -> None:
+    T = 19
+    inputs = head(T, device)
+    g_T, h_T = coefficients(T, device)
+    _, _, dhidden_TD, dweight_VD = run(
+        linear_logprob, inputs, g_T, h_T, 0.7, chunk_bytes=chunk_bytes
+    )
+    for broken in (
+        reference(inputs, g_T, None, 0.7),  # entropy without a gradient
+        reference(inputs, torch.zeros_like(g_T), h_T, 0.7),  # log-probability without one
+        reference(inputs, g_T, h_T, 1.0),  # temperature forgotten
+        reference(inputs, g_T, h_T, 0.49),  # temperature applied twice
+    ):
+        with pytest.raises(AssertionError):
+            close(dhidden_TD, broken[2], 1e-3)
+        with pytest.raises(AssertionError):
+            close(dweight_VD, broken[3], 1e-3)
+
+
+def test_values_have_the_same_bits_for_any_chunks_and_neighbours(
+    backend: str, device: torch.device
+) -> None:
+    if device.type != "cpu":
+        pytest.skip("holds for a CPU product; cuBLAS chooses its order by shape")
+    T = 61
+    inputs = head(T, device)
+    g_T, h_T = coefficients(T, device)
+    whole = run(linear_logprob, inputs, g_T, h_T)
+    chunked = run(linear_logprob, inputs, g_T, h_T, chunk_bytes=1)
+    for name, one, other in zip(["logp", "entropy", "dx"], whole, chunked, strict=False):
+        assert torch.equal(one, other), name
+    close(whole[3], chunked[3], 1e-6)  # a sum over chunks: its order may differ
+    hidden_TD, weight_VD, target_T = inputs
+    for T in (1, 3, 50):
+        alone_T, _ = linear_logprob(hidden_TD[-T:], weight_VD, target_T[-T:])
+        assert torch.equal(alone_T, whole[0][-T:]), f"{T} rows"
+
+
+def test_rows_without_gradient_are_skipped_without_effect(
+    backend: str, device: torch.device
+) -> None:
+    T = 40
+    inputs = head(T, device)
+    g_T, h_T = coefficients(T, device)
+    active_T = torch.arange(T, device=device) % 3 == 0
+    g_T, h_T = g_T * active_T, h_T * active_T
+    expected = reference(inputs, g_T, h_T)
+    for chunk_bytes in BUDGETS:
+        _, _, dhidden_TD, dweight_VD = run(
+            linear_logprob, inputs, g_T, h_T, chunk_bytes=chunk_bytes
+        )
+        close(dhidden_TD, expected[2], 1e-5)
+        close(dweight_VD, expected[3], 1e-5)
+        assert (dhidden_TD[~active_T] == 0).all()
+
+
+def test_nothing_active_gives_zero_gradients(backend: str, device: torch.device) -> None:
+    inputs = head(5, device)
+    zero_T = torch.zeros(5, device=device)
+    _, _, dhidden_TD, dweight_VD = run(linear_logprob, inputs, zero_T, zero_T)
+    assert (dhidden_TD == 0).all() and (dweight_VD == 0).all()
+
+
+def test_no_rows(backend: str, device: torch.device) -> None:
+    inputs = head(0, device)
+    empty_T = torch.empty(0, device=device)
+    logprob_T, entropy_T, dhidden_TD, dweight_VD = run(linear_logprob, inputs, empty_T, empty_T)
+    assert logprob_T.shape == entropy_T.shape == (0,)
+    assert dhidden_TD.shape == (0, D) and (dweight_VD == 0).all()
+
+
+@pytest.mark.parametrize("frozen", ["hidden", "weight"])
+def test_a_frozen_side_costs_and_gets_nothing(
+    frozen: str, backend: str, device: torch.device
+) -> None:
+    hidden_TD, weight_VD, target_T = head(12, device)
+    expected = reference([hidden_TD, weight_VD, target_T], torch.ones(12, device=device), None)
+    hidden_TD.requires_grad_(frozen != "hidden")
+    weight_VD.requires_grad_(frozen != "weight")
+    linear_logprob(hidden_TD, weight_VD, target_T, chunk_bytes=1)[0].sum().backward()
+    if frozen == "hidden":
+        assert hidden_TD.grad is None and weight_VD.grad is not None
+        close(weight_VD.grad, expected[3], 1e-5)
+    else:
+        assert weight_VD.grad is None and hidden_TD.grad is not None
+        close(hidden_TD.grad, expected[2], 1e-5)
+
+
+def test_bf16_is_no_worse_than_the_plain_path(device: torch.device) -> None:
+    inputs = head(64, device, torch.bfloat16)
+    g_T, _ = coefficients(64, device)
+    expected = reference(inputs, g_T, None)
+    plain = run(linear_logprob_reference, inputs, g_T, None)
+    found = run(linear_logprob, inputs, g_T, None)
+    assert found[0].dtype == torch.float32 and found[3].dtype == torch.bfloat16
+    for ours, eager, exact in zip(found, plain, expected, strict=True):
+        error = (ours.double() - exact).pow(2).mean().sqrt().item()
+        assert error <= 1.1 * (eager.double() - exact).pow(2).mean().sqrt().item()
+    assert (found[0].double() - expected[0]).abs().max() < 1e-4
+
+
+def test_gradcheck_in_fp64(device: torch.device) -> None:
+    hidden_TD, weight_VD, target_T = head(5, device, torch.float64)
+    hidden_TD.requires_grad_()
+    weight_VD = weight_VD[:11].clone().requires_grad_()
+    target_T %= 11
+    for chunk_bytes in BUDGETS:
+        assert torch.autograd.gradcheck(
+            lambda h, w, b=chunk_bytes: linear_logprob(h, w, target_T, 0.8, chunk_bytes=b),
+            (hidden_TD, weight_VD),
+        )
+
+
+def test_the_plan_keeps_to_the_budget() -> None:
+    for T, vocabulary, budget in [(8192, 512, 256 << 20), (8192, 50_000, 256 << 20), (9, 512, 1)]:
+        hidden_TD = torch.empty(T, 4)
+        rows, keep = plan_chunks(hidden_TD, vocabulary, budget)
+        working = 4 * 4 * vocabulary * min(rows, T) + keep * 4 * vocabulary * T
+        assert rows % 8 == 0
+        assert rows == 8 or working <= budget
+    assert plan_chunks(torch.empty(8192, 4), 512, 256 << 20)[1], "a small head is not recomputed"
+    assert not plan_chunks(torch.empty(8192, 4), 50_000, 256 << 20)[1]
+
+
+def test_memory_does_not_grow_with_rows() -> None:
+    """The largest tensor alive during a step is the head's, however many rows there are."""
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    class Largest(TorchDispatchMode):
+        numel = 0
+
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[override]
+            result = func(*args, **(kwargs or {}))
+            if isinstance(result, Tensor):
+                self.numel = max(self.numel, result.numel())
+            return result
+
+    def largest(T: int, chunk_bytes: int | None) -> int:
+        inputs = head(T, torch.device("cpu"))
+        with Largest() as mode:
+            run(linear_logprob, inputs, torch.ones(T), None, chunk_bytes=chunk_bytes)
+        return mode.numel
+
+    assert largest(160, None) == 160 * V, "the probe sees kept logits"
+    assert largest(80, 1) == largest(160, 1) == V * D
+
+
+def test_mistakes_are_named(device: torch.device) -> None:
+    hidden_TD, weight_VD, target_T = head(4, device)
+    with pytest.raises(DataError, match="one type"):
+        linear_logprob(hidden_TD, weight_VD.double(), target_T)
+    with pytest.raises(DataError, match="shapes"):
+        linear_logprob(hidden_TD, weight_VD.T, target_T)
+    with pytest.raises(DataError, match="shapes"):
+        linear_logprob(hidden_TD, weight_VD, target_T[1:])
+    with pytest.raises(DataError, match="temperature"):
+        linear_logprob(hidden_TD, weight_VD, target_T, float("nan"))
+
+
+def test_it_trains_a_head(backend: str, device: torch.device) -> None:
+    """Twenty steps of descent on the operator and on full logits stay together."""
+    hidden_TD, weight_VD, target_T = head(40, device)
+    weights = [weight_VD.clone().requires_grad_() for _ in range(2)]
+    curves: list[list[float]] = []
+    for fn, weight in zip((linear_logprob, linear_logprob_reference), weights, strict=True):
+        losses = []
+        for _ in range(20):
+            loss = -fn(hidden_TD, weight, target_T)[0].mean()
+            (gradient,) = torch.autograd.grad(loss, weight)
+            weight.data -= 2.0 * gradient
+            losses.append(loss.item())
+        curves.append(losses)
+    assert curves[0][-1] < 0.5 * curves[0][0]
+    assert curves[0] == pytest.approx(curves[1], rel=1e-4)
