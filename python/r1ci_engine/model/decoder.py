@@ -11,7 +11,7 @@ Left out: dropout, sliding windows, activation checkpointing, padding and attent
 
 Invariant: a token's result does not depend on how many other tokens share the call. Rows are padded
 to a multiple of `ROW_MULTIPLE` on entry, because a matrix product on few rows takes another code
-path that sums in another order (`tests/model/test_row_bits.py` holds this).
+path that sums in another order where the library has no strict mode (`exact.py`).
 
 Shape suffixes: T packed token, H query head, K key/value head, D head width or hidden as stated,
 V vocabulary, F half a head.
