@@ -16,7 +16,7 @@ from pydantic.fields import FieldInfo
 from r1ci_engine.config import RunConfig
 from r1ci_engine.errors import ConfigError
 
-RECIPES = Path(__file__).parent / "recipes"
+RECIPES = Path(__file__).parents[1] / "recipes"
 
 
 def recipe_names() -> list[str]:
