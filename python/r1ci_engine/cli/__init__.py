@@ -13,7 +13,7 @@ Errors that are not the user's keep their traceback.
 import os
 import sys
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 
@@ -69,23 +69,33 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return READER_GONE
 
 
-def _run(arguments: list[str]) -> int:
-    overrides = {}
+def parse(arguments: Sequence[str]) -> tuple[Any, dict[str, Any]]:
+    """The verb that `arguments` name, and the configuration keys among them.
+
+    Raises ConfigError for a configuration flag that cannot be read, and SystemExit where the
+    parser has already said all there is to say: after `--help` (0) or a misused flag (2).
+    """
+    arguments, overrides = list(arguments), {}
     if arguments[:1] == ["train"]:
         kept, overrides = split_overrides(arguments[1:], Train.own_flags())
         arguments = ["train", *kept]
+    verb = tyro.cli(
+        Verb,  # pyright: ignore[reportArgumentType]  # a union is a type form, not a type
+        prog="r1ci-engine",
+        description=DESCRIPTION,
+        args=arguments,
+        config=(
+            tyro.conf.OmitSubcommandPrefixes,
+            tyro.conf.OmitArgPrefixes,
+            tyro.conf.FlagCreatePairsOff,
+        ),
+    )
+    return verb, overrides
+
+
+def _run(arguments: list[str]) -> int:
     try:
-        verb = tyro.cli(
-            Verb,  # pyright: ignore[reportArgumentType]  # a union is a type form, not a type
-            prog="r1ci-engine",
-            description=DESCRIPTION,
-            args=arguments,
-            config=(
-                tyro.conf.OmitSubcommandPrefixes,
-                tyro.conf.OmitArgPrefixes,
-                tyro.conf.FlagCreatePairsOff,
-            ),
-        )
+        verb, overrides = parse(arguments)
     except SystemExit as stop:
         if stop.code == 0 and arguments[:1] == ["train"]:
             _print_keys()

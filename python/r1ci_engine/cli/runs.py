@@ -73,7 +73,7 @@ class Report:
 
     def run(self) -> int:
         """Write the file and say where it is."""
-        from r1ci_engine.report.html import write_report
+        from r1ci_engine.report.html import build_report
 
-        sys.stdout.write(f"{write_report(self.run_folder)}\n")
+        sys.stdout.write(f"{build_report(self.run_folder)}\n")
         return 0

@@ -1,0 +1,185 @@
+"""The command as a whole: help, exit status, what goes to stdout and what to stderr."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from r1ci_engine import cli
+from r1ci_engine.cli import main
+from r1ci_engine.cli.prepare import Doctor
+from r1ci_engine.errors import DataError
+
+VERBS = ["train", "eval", "tasks", "view", "report", "sandbox", "convert", "doctor"]
+INNER = [["tasks", verb] for verb in ("list", "show", "generate")]
+INNER += [["sandbox", verb] for verb in ("run", "bench", "doctor")]
+
+
+def command(*arguments: str, **options: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "r1ci_engine", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        **options,  # pyright: ignore[reportCallIssue, reportArgumentType]
+    )
+
+
+def test_help_shows_every_verb_with_an_example(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--help"]) == 0
+    text = capsys.readouterr().out
+    for verb in VERBS:
+        assert f"Example: r1ci-engine {verb}" in text
+
+
+@pytest.mark.parametrize("verb", [[verb] for verb in VERBS] + INNER, ids=" ".join)
+def test_every_verb_has_help_with_an_example(
+    verb: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*verb, "--help"]) == 0
+    assert f"Example: r1ci-engine {' '.join(verb)}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("arguments", [[], ["trian"], ["tasks"], ["doctor", "--jsno"], ["view"]])
+def test_a_misused_command_exits_with_2(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err
+
+
+def test_help_is_quick_and_loads_no_torch() -> None:
+    seconds: list[float] = []
+    for _ in range(3):
+        started = time.perf_counter()
+        assert command("--help").returncode == 0
+        seconds.append(time.perf_counter() - started)
+    # 0.3 s on a quiet machine; the bound leaves room for a busy one.
+    assert sorted(seconds)[1] < 1.5
+    probe = "import sys; from r1ci_engine.cli import main; main(['--help']); "
+    probe += "sys.exit(any(name in sys.modules for name in ('torch', 'triton', 'numpy')))"
+    assert subprocess.run([sys.executable, "-c", probe], capture_output=True).returncode == 0
+
+
+def test_an_error_for_a_person_is_message_and_hint(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(self: Doctor) -> int:
+        raise DataError("`x.jsonl` line 3 has no `prompt`", hint="add it")
+
+    monkeypatch.setattr(Doctor, "run", fail)
+    assert main(["doctor"]) == 2
+    assert capsys.readouterr().err == "error: `x.jsonl` line 3 has no `prompt`\nhint: add it\n"
+
+
+def test_an_error_of_ours_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(self: Doctor) -> int:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(Doctor, "run", fail)
+    with pytest.raises(ZeroDivisionError):
+        main(["doctor"])
+
+
+@pytest.mark.parametrize("stop", [KeyboardInterrupt, cli.Stopped])
+def test_being_interrupted_exits_with_130(
+    stop: type[BaseException], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(self: Doctor) -> int:
+        raise stop
+
+    monkeypatch.setattr(Doctor, "run", fail)
+    assert main(["doctor"]) == 130
+
+
+def test_a_reader_that_has_gone_is_no_drama() -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    process = subprocess.run(
+        [sys.executable, "-m", "r1ci_engine", "train", "--dry-run"],
+        stdout=writing,
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=60,
+    )
+    os.close(writing)
+    assert process.returncode == 141
+    assert process.stderr == ""
+
+
+def test_no_colour_codes_go_to_a_pipe() -> None:
+    process = command("train", "--sead", "1", env={**os.environ, "FORCE_COLOR": ""})
+    assert process.returncode == 2
+    assert "\x1b" not in process.stderr
+
+
+def test_tasks_as_json_and_as_lines(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["tasks", "list", "--json"]) == 0
+    names = [task["name"] for task in json.loads(capsys.readouterr().out)]
+    assert "starter/gcd" in names
+    assert main(["tasks", "show", "starter/gcd", "--seed", "4", "--json"]) == 0
+    item = json.loads(capsys.readouterr().out)
+    assert item["task"] == "starter/gcd"
+    assert main(["tasks", "generate", "starter/gcd", "--count", "3", "--seed", "4"]) == 0
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert len(lines) == 3
+    assert lines[0] == item
+    assert main(["tasks", "generate", "starter/gcd", "--count", "3", "--seed", "4", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == lines
+
+
+def test_a_misspelt_task_gets_the_nearest_name(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["tasks", "show", "starter/gdc"]) == 2
+    assert "starter/gcd" in capsys.readouterr().err
+    assert main(["tasks", "generate", "starter/gcd", "--count", "0"]) == 2
+
+
+def test_a_script_in_the_sandbox(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text("import sys\nprint(6 * 7)\nprint('note', file=sys.stderr)\n")
+    assert main(["sandbox", "run", str(script), "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert (result["stdout"], result["stderr"], result["exit_reason"]) == ("42\n", "note\n", "ok")
+    assert main(["sandbox", "run", str(script)]) == 0
+    captured = capsys.readouterr()
+    assert captured.out == "42\n"
+    assert captured.err.startswith("note\nok: ")
+    script.write_text("1 / 0\n")
+    assert main(["sandbox", "run", str(script), "--json"]) == 1
+    result = json.loads(capsys.readouterr().out)
+    assert result["exit_reason"] == "error"
+    assert "ZeroDivisionError" in result["stderr"]
+
+
+def test_the_sandbox_refuses_to_run_unprotected(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    script = tmp_path / "script.py"
+    script.write_text("print(1)\n")
+    assert main(["sandbox", "run", str(script), "--required", "moat"]) == 2
+    assert "moat" in capsys.readouterr().err
+    assert main(["sandbox", "run", str(tmp_path / "absent.py")]) == 2
+    assert "absent.py" in capsys.readouterr().err
+
+
+def test_sandbox_figures_as_json(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["sandbox", "bench", "--count", "5", "--json"]) == 0
+    figures = json.loads(capsys.readouterr().out)
+    assert figures["not_ok"] == 0
+    assert 0 < figures["p50_ms"] <= figures["p99_ms"]
+    assert main(["sandbox", "doctor", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)
+
+
+@pytest.mark.parametrize("verb", ["eval", "view", "report"])
+def test_a_folder_that_is_no_run_is_refused(
+    verb: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    assert main([verb, str(tmp_path / "absent")]) == 2
+    assert "absent" in capsys.readouterr().err
