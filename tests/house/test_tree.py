@@ -71,14 +71,6 @@ def test_files_stay_small() -> None:
     assert [str(path) for path in tracked() if path.stat().st_size > LARGEST] == []
 
 
-def test_the_links_of_the_package_are_relative_and_lead_to_the_top() -> None:
-    for name in ("kernels", "recipes"):
-        link = ROOT / "python" / "r1ci_engine" / name
-        assert link.is_symlink()
-        assert link.readlink() == Path("../..") / name
-        assert link.resolve() == (ROOT / name).resolve()
-
-
 def test_constraints_are_plain_pins_and_cover_what_is_asked_for() -> None:
     pins = {}
     for line in (ROOT / "constraints.txt").read_text("utf-8").splitlines():
