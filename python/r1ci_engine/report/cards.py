@@ -26,9 +26,7 @@ def group_row(
     title: str, members: Sequence[tuple[str, Trajectory]], *, chips: Sequence[str] = (), open_: bool
 ) -> str:
     """A `<details>` with the prompt once and one card per (label, trajectory)."""
-    pips = "".join(
-        f'<i class="pip {_verdict(t)}" title="{_verdict(t)}"></i>' for _, t in members
-    )
+    pips = "".join(f'<i class="pip {_verdict(t)}" title="{_verdict(t)}"></i>' for _, t in members)
     first = members[0][1]
     marks = "".join(f'<span class="chip">{chip}</span>' for chip in chips)
     cards = "".join(_card(label, trajectory) for label, trajectory in members)
@@ -46,7 +44,7 @@ def _card(label: str, trajectory: Trajectory) -> str:
     counts = _tokens(trajectory)
     text = "".join(_piece(kind, piece) for kind, piece in pieces(trajectory))
     runs = "".join(_execution(n, run) for n, run in enumerate(trajectory.executions, 1))
-    answer = "no answer" if trajectory.answer is None else safe(trajectory.answer, 80)
+    answer = "no answer" if trajectory.answer is None else f"→ {safe(trajectory.answer, 80)}"
     return (
         f'<article class="card {verdict}"><header><b>{safe(label)}</b>'
         f'<span class="verdict">{verdict}</span><span class="answer">{answer}</span></header>'

@@ -150,7 +150,7 @@ def readme_picture(run_folder: Path, out_svg: Path) -> Path:
 
 def _bar(share: float | None, moment: str, top: float) -> Sequence[str]:
     width = 190 * (share or 0.0)
-    told = "–" if share is None else f"{100 * share:.0f} %"
+    told = "&#8211;" if share is None else f"{100 * share:.0f} %"
     return (
         f'<text class="key" x="0" y="{top + 14}">{MOMENT_NAMES[moment]}</text>',
         f'<rect x="66" y="{top}" width="190" height="20" rx="4" fill="var(--sunk)"/>',

@@ -141,7 +141,10 @@ class RunFolder:
             return []
         records = []
         for number, record in read_jsonl(path):
-            if "event" not in record and not {"item_id", "task", "p", "group", "n"} <= record.keys():
+            if (
+                "event" not in record
+                and not {"item_id", "task", "p", "group", "n"} <= record.keys()
+            ):
                 raise DataError(f"`{path}` line {number} is neither an item nor an event")
             records.append(record)
         return records

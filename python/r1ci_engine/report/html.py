@@ -7,7 +7,7 @@ script but the page's own, by its hash, and every request.
 
 import base64
 import hashlib
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,6 @@ from r1ci_engine.report.curves import (
     MOMENT_NAMES,
     SFT_CURVES,
     SPLIT_TITLES,
-    Curve,
     draw,
     stage_colour,
 )
@@ -110,7 +109,7 @@ def _header(run: RunFolder) -> str:
         "SFT steps": len(run.phase("sft")),
         "GRPO steps": f"{steps} of {planned}" if steps < planned else steps,
         "variant": grpo.get("variant"),
-        "batch": f"{grpo.get('prompts_per_step')} items × {grpo.get('group_size')} answers",
+        "batch": f"{grpo.get('prompts_per_step')} items, {grpo.get('group_size')} answers each",
         "wall time": _duration(seconds),
     }
     if memory := run.summary.get("peak_rss_mb"):
@@ -189,7 +188,7 @@ def _row(task: str, items: str, shares: Mapping[str, Any], kind: str = "") -> st
         points = 100 * (shares["rl"] - shares["sft"])
         change = f'<span class="{_sign(points)}">{points:+.0f}</span>'
     return (
-        f'<tr class="{kind}"><td class="name">{safe(task)}</td><td class="items">{items}</td>'
+        f'<tr class="{kind}"><td class="name">{_breakable(task)}</td><td class="items">{items}</td>'
         f'{cells}<td class="num">{change}</td></tr>'
     )
 
@@ -232,7 +231,7 @@ def _curriculum(run: RunFolder) -> str:
     for measure in measures:
         by_task.setdefault(measure.task, Counter())[measure.group] += 1
     rows = "".join(
-        f"<div><span>{safe(task)}</span>"
+        f"<div><span>{_breakable(task)}</span>"
         + _split([(f"group {g}", counts[g], stage_colour(g)) for g in numbers])
         + "</div>"
         for task, counts in sorted(by_task.items())
@@ -242,13 +241,14 @@ def _curriculum(run: RunFolder) -> str:
     )
     stages = "".join(
         f'<div><span class="key" style="--c:{stage_colour(stage["stage"])}">stage'
-        f" {stage['stage']}</span><span>steps {stage['first_step']}–{stage['last_step']} ·"
+        f" {stage['stage']}</span><span>steps {stage['first_step']}&ndash;{stage['last_step']} ·"
         f" {stage['items']} items</span></div>"
         for stage in run.stages
     )
     return (
-        "<p>Improvement potential 4p(1−p) of every training item, measured with the SFT model:"
-        " 0 for items always right or always wrong, 1 at even odds. Each stage adds a group.</p>"
+        "<p>Improvement potential 4p(1&minus;p) of every training item, measured with the SFT"
+        " model: 0 for items always right or always wrong, 1 at even odds. Each stage adds a"
+        " group.</p>"
         '<div class="pair"><figure class="box"><figcaption><h3>Items by potential</h3>'
         f"<span>lower edge of each bin</span></figcaption>{bar_chart(bars, label='potential')}"
         f'<div class="rows stages">{stages}</div></figure>'
@@ -258,7 +258,7 @@ def _curriculum(run: RunFolder) -> str:
 
 
 def _time(run: RunFolder) -> str:
-    spent: Counter[str] = Counter()
+    spent: defaultdict[str, float] = defaultdict(float)
     before = 0.0
     for line in run.metrics:
         now = float(line.get("seconds") or before)
@@ -351,7 +351,7 @@ def _answer_parts(run: RunFolder) -> Iterator[tuple[str, list[str]]]:
             rows.append(
                 group_row(
                     group[0].task,
-                    [(f"answer {t.sample_index + 1}", t) for t in group],
+                    [(f"sample {t.sample_index + 1}", t) for t in group],
                     chips=chips,
                     open_=step in (steps[0], steps[-1]) and not rows,
                 )
@@ -381,8 +381,13 @@ def _track(share: float | None, moment: str) -> str:
     )
 
 
+def _breakable(name: str) -> str:
+    # Narrow screens may break a task's name where its words meet, not inside them.
+    return safe(name).replace("/", "/<wbr>").replace("_", "_<wbr>")
+
+
 def _percent(share: float | None) -> str:
-    return "–" if share is None else f"{100 * share:.0f} %"
+    return "&ndash;" if share is None else f"{100 * share:.0f} %"
 
 
 def _sign(points: float) -> str:

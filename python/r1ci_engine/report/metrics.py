@@ -59,12 +59,11 @@ class MetricsLog:
         """
         lines = self.path.read_bytes().splitlines(keepends=True)
         records = [_parse(self.path, number, line) for number, line in enumerate(lines, 1)]
+        end = len(lines)
         of_phase = [index for index, record in enumerate(records) if record["phase"] == phase]
-        kept = [index for index in of_phase if records[index]["step"] <= step]
-        if kept:
-            end = kept[-1] + 1
-        else:
-            end = of_phase[0] if of_phase else len(lines)
+        if of_phase:
+            kept = [index for index in of_phase if records[index]["step"] <= step]
+            end = kept[-1] + 1 if kept else of_phase[0]
         if end < len(lines):
             self._file.flush()
             os.truncate(self.path, sum(len(line) for line in lines[:end]))

@@ -2,7 +2,8 @@
 
 A long run has more than any page can hold. Picked are the first and last steps of every stage
 and, among their groups, those that are mixed (only they teach), one task at a time. Of the
-held-out items, one per task, preferring those whose answer changed between the moments.
+held-out items, one per task, preferring those whose answer changed between the moments, and
+some that were lost, so that the page does not flatter.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,6 +15,7 @@ from r1ci_engine.report.summary import MOMENTS
 from r1ci_engine.trajectory import Trajectory
 
 GROUPS_PER_STEP = 4
+LOST_SHOWN = 2
 
 
 @dataclass(frozen=True)
@@ -54,15 +56,13 @@ def pick_groups(
         seen[group[0].task] += 1
         ranked.append((turn, len({t.correct for t in group}) < 2, place, group))
     ranked.sort(key=lambda entry: entry[:3])
-    return [
-        sorted(group, key=lambda t: (t.agent, t.sample_index)) for *_, group in ranked[:limit]
-    ]
+    return [sorted(group, key=lambda t: (t.agent, t.sample_index)) for *_, group in ranked[:limit]]
 
 
 def heldout_answers(
     run: RunFolder,
 ) -> tuple[list[list[tuple[str, Trajectory]]], Changes | None]:
-    """One item per task as (moment, trajectory) in order of time, and the count of changes.
+    """One item per task (and some lost ones) by moment, and the count of all changes.
 
     ([], None) if nothing was evaluated; no changes if only one moment was.
     """
@@ -80,21 +80,21 @@ def heldout_answers(
     first, last = moments[0], moments[-1]
 
     def change(by: Mapping[str, Trajectory]) -> int:
-        # Gains, then losses, then what stayed: a page of gains only would be a lie by choice,
-        # so the counts of all four kinds stand above it.
+        """0 gained, 1 lost, 2 stayed right, 3 stayed wrong."""
         return {(False, True): 0, (True, False): 1, (True, True): 2, (False, False): 3}[
             by[first].correct, by[last].correct
         ]
 
+    ordered = sorted(whole, key=change)
     per_task: dict[str, dict[str, Trajectory]] = {}
-    for by in sorted(whole, key=change):
+    for by in ordered:
         per_task.setdefault(by[first].task, by)
-    picked = [
-        [(moment, by[moment]) for moment in moments] for _, by in sorted(per_task.items())
-    ]
+    picked = [by for _, by in sorted(per_task.items())]
+    lost = [by for by in ordered if change(by) == 1 and by not in picked]
+    rows = [[(moment, by[moment]) for moment in moments] for by in picked + lost[:LOST_SHOWN]]
     if len(moments) < 2:
-        return picked, None
+        return rows, None
     kinds = [change(by) for by in whole]
-    return picked, Changes(
+    return rows, Changes(
         first, last, kinds.count(0), kinds.count(1), kinds.count(2), kinds.count(3)
     )
