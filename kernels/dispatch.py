@@ -18,6 +18,7 @@ from importlib.util import find_spec
 from typing import Literal
 
 import torch
+
 from r1ci_engine.errors import ConfigError, KernelUnavailable
 
 Backend = Literal["triton", "torch"]

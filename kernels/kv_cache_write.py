@@ -11,8 +11,9 @@ which one stays is not defined. Left out: paging, rotation, types other than the
 from typing import Any
 
 import torch
-from r1ci_engine.errors import DataError
 from torch import Tensor
+
+from r1ci_engine.errors import DataError
 
 from .dispatch import HAS_TRITON, backend_for
 

@@ -22,9 +22,10 @@ from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
-from r1ci_engine.errors import DataError
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+
+from r1ci_engine.errors import DataError
 
 from .dispatch import backend_for
 from .row_stats import check_rows, row_stats_backward, row_stats_forward, row_stats_reference

@@ -18,9 +18,10 @@ differentiable whole.
 from typing import Any, cast
 
 import torch
-from r1ci_engine.errors import DataError
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+
+from r1ci_engine.errors import DataError
 
 from .dispatch import HAS_TRITON, backend_for
 

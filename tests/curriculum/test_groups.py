@@ -5,6 +5,7 @@ from collections import Counter
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from r1ci_engine.config import CurriculumSection
 from r1ci_engine.curriculum import (
     Measure,

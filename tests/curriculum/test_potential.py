@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from r1ci_engine.curriculum import Measure, measure_items, potential
 from r1ci_engine.errors import DataError
 from r1ci_engine.trajectory import Item, StopReason, Trajectory

@@ -7,6 +7,7 @@ from itertools import pairwise
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from r1ci_engine.config import CurriculumSection
 from r1ci_engine.curriculum import Curriculum, Measure
 from r1ci_engine.errors import ConfigError, DataError

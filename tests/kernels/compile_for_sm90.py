@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
 from r1ci_engine.kernels import dispatch
 from r1ci_engine.kernels.kv_cache_write import _write_kernel
 from r1ci_engine.kernels.row_stats import _backward_kernel, _forward_kernel
-from triton.backends.compiler import GPUTarget
-from triton.compiler import ASTSource
 
 SM90 = GPUTarget("cuda", 90, 32)
 ROWS = {"target": "*i64", "logprob": "*fp32", "entropy": "*fp32", "lse": "*fp32", "g": "*fp32"}

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 import torch
+
 from r1ci_engine.kernels.dispatch import HAS_TRITON, force_backend, interpreting
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")

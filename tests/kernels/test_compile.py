@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from r1ci_engine.kernels.dispatch import HAS_TRITON
 
 REGISTERS = {

@@ -4,6 +4,7 @@ import logging
 
 import pytest
 import torch
+
 from r1ci_engine.errors import ConfigError, KernelUnavailable
 from r1ci_engine.kernels import backend_for, dispatch, force_backend
 

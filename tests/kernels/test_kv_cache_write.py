@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+
 from r1ci_engine.errors import DataError
 from r1ci_engine.kernels import kv_cache_write_
 

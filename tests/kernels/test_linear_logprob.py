@@ -2,10 +2,11 @@
 
 import pytest
 import torch
+from torch import Tensor
+
 from r1ci_engine.errors import DataError
 from r1ci_engine.kernels import linear_logprob, linear_logprob_reference
 from r1ci_engine.kernels.linear_logprob import plan_chunks
-from torch import Tensor
 
 V, D = 203, 24
 

@@ -4,9 +4,10 @@ import math
 
 import pytest
 import torch
+from torch import Tensor
+
 from r1ci_engine.errors import DataError
 from r1ci_engine.kernels import force_backend, row_stats, row_stats_reference
-from torch import Tensor
 
 TAIL = 4096 + 37  # one whole block of the Triton kernel and a tail
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from r1ci_engine._rust import pack_bins, pack_sequences
 
 CAP = 64
