@@ -45,3 +45,33 @@ def pack_sequences(
     Raises ValueError when the arrays do not describe a batch, an index is outside it, a chosen
     sequence is empty or its first token carries loss; TypeError for a wrong element type.
     """
+
+# sandbox.rs; `r1ci_engine.sandbox` is the face and documents every argument
+
+def landlock_abi() -> int:
+    """Landlock version of the running kernel, 0 for none."""
+
+class Supervisor:
+    """Warm interpreters and the threads that watch them. Raises SandboxError."""
+
+    layers: list[str]
+    shortfalls: list[str]
+    python: str
+
+    def __init__(
+        self,
+        *,
+        python: str,
+        library_paths: Sequence[str],
+        read_only: Sequence[str],
+        preload: Sequence[str],
+        workers: int,
+        limits: object,
+        required: Sequence[str],
+    ) -> None: ...
+    def run_many(self, requests: Sequence[tuple[bytes, bytes, int, Any]]) -> list[dict[str, Any]]:
+        """Each request is source, input, seed and limits (None: the sandbox's own)."""
+
+    def submit(self, request: tuple[bytes, bytes, int, Any]) -> int: ...
+    def collect(self, timeout_s: float) -> list[tuple[int, dict[str, Any]]]: ...
+    def close(self) -> None: ...

@@ -4,12 +4,14 @@
 //! the work, and maps errors. There is no logic here.
 
 mod pack;
+mod sandbox;
 
 use pyo3::prelude::*;
 
-/// Rust half of `r1ci_engine`: packing.
+/// Rust half of `r1ci_engine`: packing and the sandbox's supervisor.
 #[pymodule]
 fn _rust(module: &Bound<'_, PyModule>) -> PyResult<()> {
     pack::register(module)?;
+    sandbox::register(module)?;
     Ok(())
 }

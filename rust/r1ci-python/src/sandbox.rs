@@ -1,0 +1,226 @@
+//! `r1ci-sandbox` for Python: requests in, plain dictionaries out, the interpreter lock released
+//! while scripts run. `r1ci_engine/sandbox.py` is the face; nothing else imports this.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use pyo3::prelude::*;
+use pyo3::types::PyDict;
+use r1ci_sandbox::{
+    Execution, Layer, Limits, Received, Request, Sandbox, SandboxConfig, SandboxError,
+};
+
+/// Adds the class and functions of this file to the module.
+pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add_class::<Supervisor>()?;
+    module.add_function(wrap_pyfunction!(landlock_abi, module)?)?;
+    Ok(())
+}
+
+/// Landlock version of the running kernel, 0 for none.
+#[pyfunction]
+fn landlock_abi() -> i32 {
+    r1ci_sandbox::landlock_abi()
+}
+
+/// How long a wait may go on before Python gets to handle its signals.
+const SLICE: Duration = Duration::from_millis(100);
+
+/// Warm interpreters and the threads that watch them.
+#[pyclass(frozen, module = "r1ci_engine._rust")]
+struct Supervisor {
+    sandbox: Sandbox,
+}
+
+/// `r1ci_engine.sandbox.Limits`, read by attribute.
+#[derive(FromPyObject)]
+struct PyLimits {
+    cpu_s: f64,
+    wall_s: f64,
+    memory_mb: u64,
+    output_bytes: usize,
+    file_mb: u64,
+    threads: u64,
+}
+
+/// Source, input, seed, limits.
+type PyRequest = (Vec<u8>, Vec<u8>, u64, Option<PyLimits>);
+
+#[pymethods]
+impl Supervisor {
+    #[new]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "the fields of SandboxConfig, by name"
+    )]
+    #[pyo3(signature = (*, python, library_paths, read_only, preload, workers, limits, required))]
+    fn new(
+        py: Python<'_>,
+        python: PathBuf,
+        library_paths: Vec<PathBuf>,
+        read_only: Vec<PathBuf>,
+        preload: Vec<String>,
+        workers: usize,
+        limits: PyLimits,
+        required: Vec<String>,
+    ) -> PyResult<Self> {
+        let mut config = SandboxConfig::new(python);
+        config.library_paths = library_paths;
+        config.read_only = read_only;
+        config.preload = preload;
+        config.limits = to_limits(&limits);
+        if workers > 0 {
+            config.workers = workers;
+        }
+        let layers: Result<Vec<Layer>, _> = required.iter().map(|name| name.parse()).collect();
+        config.required = layers.map_err(|error| to_python(py, &error))?;
+        let sandbox = py.detach(|| Sandbox::start(config));
+        let sandbox = sandbox.map_err(|error| to_python(py, &error))?;
+        Ok(Self { sandbox })
+    }
+
+    /// Names of the layers in force.
+    #[getter]
+    fn layers(&self) -> Vec<&'static str> {
+        self.sandbox
+            .layers()
+            .iter()
+            .map(|layer| layer.name())
+            .collect()
+    }
+
+    /// Why stronger arrangements were not possible.
+    #[getter]
+    fn shortfalls(&self) -> Vec<String> {
+        self.sandbox.shortfalls().to_vec()
+    }
+
+    /// Version of the interpreter that scripts run in.
+    #[getter]
+    fn python(&self) -> String {
+        self.sandbox.python().to_owned()
+    }
+
+    /// Run all; results in the order of the requests.
+    fn run_many<'py>(
+        &self,
+        py: Python<'py>,
+        requests: Vec<PyRequest>,
+    ) -> PyResult<Vec<Bound<'py, PyDict>>> {
+        let requests: Vec<Request> = requests.into_iter().map(to_request).collect();
+        let mut results: Vec<Option<Box<Execution>>> = vec![None; requests.len()];
+        let batch = self.sandbox.start_batch(requests);
+        let mut batch = batch.map_err(|error| to_python(py, &error))?;
+        loop {
+            match py.detach(|| batch.receive(SLICE)) {
+                Received::Result(index, execution) => results[index] = Some(execution),
+                Received::Waiting => {}
+                Received::Done => break,
+            }
+            py.check_signals()?;
+        }
+        let closed = || to_python(py, &SandboxError::Closed);
+        let finished = results.into_iter().map(|result| result.ok_or_else(closed));
+        finished
+            .map(|result: PyResult<Box<Execution>>| to_dict(py, &*result?))
+            .collect()
+    }
+
+    /// Queue one; the ticket under which `collect` returns it.
+    fn submit(&self, py: Python<'_>, request: PyRequest) -> PyResult<u64> {
+        let ticket = self.sandbox.submit(to_request(request));
+        ticket.map_err(|error| to_python(py, &error))
+    }
+
+    /// What has finished of the submitted ones, after at most `timeout_s` of waiting.
+    fn collect<'py>(
+        &self,
+        py: Python<'py>,
+        timeout_s: f64,
+    ) -> PyResult<Vec<(u64, Bound<'py, PyDict>)>> {
+        let mut left = duration(timeout_s);
+        loop {
+            let slice = left.min(SLICE);
+            let begun = std::time::Instant::now();
+            let finished = py.detach(|| self.sandbox.collect(slice));
+            let finished = finished.map_err(|error| to_python(py, &error))?;
+            py.check_signals()?;
+            left = left.saturating_sub(slice);
+            // Back early and empty-handed: nothing is outstanding.
+            if !finished.is_empty() || left.is_zero() || begun.elapsed() < slice {
+                let convert = |(ticket, execution)| Ok((ticket, to_dict(py, &execution)?));
+                return finished.into_iter().map(convert).collect();
+            }
+        }
+    }
+
+    /// Stop everything.
+    fn close(&self, py: Python<'_>) {
+        py.detach(|| self.sandbox.close());
+    }
+}
+
+fn duration(seconds: f64) -> Duration {
+    // A thousand years stand for infinity: it still fits when added to a clock.
+    Duration::try_from_secs_f64(seconds.clamp(0.0, 3.2e10)).unwrap_or_default()
+}
+
+fn to_limits(limits: &PyLimits) -> Limits {
+    Limits {
+        cpu: duration(limits.cpu_s),
+        wall: duration(limits.wall_s),
+        memory_bytes: limits.memory_mb.saturating_mul(1 << 20),
+        output_bytes: limits.output_bytes,
+        file_bytes: limits.file_mb.saturating_mul(1 << 20),
+        threads: limits.threads,
+        ..Limits::default()
+    }
+}
+
+fn to_request((code, stdin, seed, limits): PyRequest) -> Request {
+    Request {
+        code,
+        stdin,
+        seed,
+        limits: limits.as_ref().map(to_limits),
+    }
+}
+
+/// The keyword arguments of `r1ci_engine.sandbox.ExecutionResult`.
+fn to_dict<'py>(py: Python<'py>, execution: &Execution) -> PyResult<Bound<'py, PyDict>> {
+    let dict = PyDict::new(py);
+    let (stdout, stdout_cut) = execution.stdout.text();
+    let (stderr, stderr_cut) = execution.stderr.text();
+    dict.set_item("stdout", stdout)?;
+    dict.set_item("stderr", stderr)?;
+    dict.set_item("exit_reason", execution.exit_reason.name())?;
+    dict.set_item("exit_code", execution.exit_code)?;
+    dict.set_item("signal", execution.signal)?;
+    dict.set_item("wall_s", execution.wall.as_secs_f64())?;
+    dict.set_item("cpu_s", execution.cpu.as_secs_f64())?;
+    dict.set_item(
+        "peak_rss_mb",
+        execution.peak_rss_bytes as f64 / f64::from(1 << 20),
+    )?;
+    dict.set_item("stdout_dropped", execution.stdout.dropped)?;
+    dict.set_item("stderr_dropped", execution.stderr.dropped)?;
+    dict.set_item("stdout_cut", stdout_cut)?;
+    dict.set_item("stderr_cut", stderr_cut)?;
+    let layers: Vec<&str> = execution.layers.iter().map(|layer| layer.name()).collect();
+    dict.set_item("layers", pyo3::types::PyTuple::new(py, layers)?)?;
+    dict.set_item("detail", &execution.detail)?;
+    Ok(dict)
+}
+
+/// The Python error for a Rust one: `r1ci_engine.errors.SandboxError` with its hint.
+fn to_python(py: Python<'_>, error: &SandboxError) -> PyErr {
+    let raised = py.import("r1ci_engine.errors").and_then(|errors| {
+        errors
+            .getattr("SandboxError")?
+            .call1((error.to_string(), error.hint()))
+    });
+    match raised {
+        Ok(value) => PyErr::from_value(value),
+        Err(error) => error,
+    }
+}

@@ -1,0 +1,9 @@
+//! The kernel's side of the jail: rulesets and filters, built once per zygote and put on by every
+//! child. With `zygote/bootstrap.py`, which puts them on, this is the security boundary.
+
+mod landlock;
+mod seccomp;
+
+pub use landlock::landlock_abi;
+pub(crate) use landlock::{restrict_flags, ruleset};
+pub(crate) use seccomp::filters;

@@ -1,0 +1,206 @@
+//! What the caller asks for: limits, layers, the interpreter, the script.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use crate::error::SandboxError;
+
+/// A protection that is either in force or not. Results carry the list of those in force.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[non_exhaustive]
+pub enum Layer {
+    /// Landlock: only the interpreter's libraries are readable, only the work folder writable.
+    Landlock,
+    /// Landlock refuses TCP bind and connect (Linux 6.7).
+    LandlockTcp,
+    /// Landlock keeps signals and abstract sockets inside the child (Linux 6.12).
+    LandlockScope,
+    /// The system-call filter: no new processes, no sockets, no kernel doors.
+    Seccomp,
+    /// No program can raise privileges any more.
+    NoNewPrivs,
+    /// Memory, CPU time, file size, open files and core dumps are bounded by the kernel.
+    Rlimits,
+    /// Every capability set is empty.
+    NoCapabilities,
+    /// The child runs under a user number that no other process has.
+    PrivateUid,
+    /// An own file tree with a size-capped work folder, and no network devices.
+    Namespaces,
+}
+
+impl Layer {
+    /// Every layer, strongest use first.
+    pub const ALL: [Self; 9] = [
+        Self::Landlock,
+        Self::LandlockTcp,
+        Self::LandlockScope,
+        Self::Seccomp,
+        Self::NoNewPrivs,
+        Self::Rlimits,
+        Self::NoCapabilities,
+        Self::PrivateUid,
+        Self::Namespaces,
+    ];
+
+    /// The names, for messages.
+    pub(crate) const NAMES: &'static str = "layers are landlock, landlock_tcp, landlock_scope, \
+        seccomp, no_new_privs, rlimits, no_capabilities, private_uid and namespaces";
+
+    /// The name used in configuration and results.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Landlock => "landlock",
+            Self::LandlockTcp => "landlock_tcp",
+            Self::LandlockScope => "landlock_scope",
+            Self::Seccomp => "seccomp",
+            Self::NoNewPrivs => "no_new_privs",
+            Self::Rlimits => "rlimits",
+            Self::NoCapabilities => "no_capabilities",
+            Self::PrivateUid => "private_uid",
+            Self::Namespaces => "namespaces",
+        }
+    }
+}
+
+impl fmt::Display for Layer {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(self.name())
+    }
+}
+
+impl FromStr for Layer {
+    type Err = SandboxError;
+
+    fn from_str(name: &str) -> Result<Self, SandboxError> {
+        Self::ALL
+            .into_iter()
+            .find(|layer| layer.name() == name)
+            .ok_or_else(|| SandboxError::UnknownLayer { name: name.into() })
+    }
+}
+
+/// Bounds of one execution.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Limits {
+    /// CPU time of all threads together. The limit that counts: a busy machine does not use it up.
+    pub cpu: Duration,
+    /// Wall time, behind the CPU limit.
+    pub wall: Duration,
+    /// Memory beyond what the warm interpreter already has, in bytes.
+    pub memory_bytes: u64,
+    /// Bytes kept of each output stream: the first half and the last half.
+    pub output_bytes: usize,
+    /// Largest file the script may write, in bytes.
+    pub file_bytes: u64,
+    /// Threads at once, the main one included.
+    pub threads: u64,
+    /// Open descriptors at once.
+    pub open_files: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            cpu: Duration::from_secs(10),
+            wall: Duration::from_secs(20),
+            memory_bytes: 512 << 20,
+            output_bytes: 64 << 10,
+            file_bytes: 16 << 20,
+            threads: 16,
+            open_files: 64,
+        }
+    }
+}
+
+impl Limits {
+    /// Refuse limits under which no script could run.
+    pub(crate) fn check(&self) -> Result<(), SandboxError> {
+        let zero = [
+            ("cpu", self.cpu.is_zero()),
+            ("wall", self.wall.is_zero()),
+            ("memory_bytes", self.memory_bytes == 0),
+            ("output_bytes", self.output_bytes < 2),
+            ("threads", self.threads == 0),
+            ("open_files", self.open_files < 8),
+        ];
+        match zero.into_iter().find(|(_, bad)| *bad) {
+            Some((name, _)) => Err(SandboxError::Limit { name }),
+            None => Ok(()),
+        }
+    }
+}
+
+/// One script to run.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Request {
+    /// Python source as bytes; a coding line or byte-order mark is honoured.
+    pub code: Vec<u8>,
+    /// What the script reads from standard input; then end of file.
+    pub stdin: Vec<u8>,
+    /// Seed of `random` and of numpy's global generator.
+    pub seed: u64,
+    /// Limits of this execution; the sandbox's own when none.
+    pub limits: Option<Limits>,
+}
+
+impl Request {
+    /// A script without input, with seed 0 and the sandbox's limits.
+    #[must_use]
+    pub fn new(code: impl Into<Vec<u8>>) -> Self {
+        Self {
+            code: code.into(),
+            stdin: Vec::new(),
+            seed: 0,
+            limits: None,
+        }
+    }
+}
+
+/// How to start a sandbox.
+#[derive(Debug, Clone)]
+pub struct SandboxConfig {
+    /// The interpreter that scripts run in.
+    pub python: PathBuf,
+    /// Folders added to `sys.path` and readable by scripts, such as `site-packages`.
+    pub library_paths: Vec<PathBuf>,
+    /// Further files and folders that scripts may read.
+    pub read_only: Vec<PathBuf>,
+    /// Modules imported once, before the first script.
+    pub preload: Vec<String>,
+    /// Executions at once.
+    pub workers: usize,
+    /// Limits for requests that bring none.
+    pub limits: Limits,
+    /// Size of the work folder in bytes, where the `namespaces` layer can cap it.
+    pub scratch_bytes: u64,
+    /// Refuse to start unless these are in force.
+    pub required: Vec<Layer>,
+    /// Leave these out. For tests that show what a layer stops, and for measurements.
+    pub without: Vec<Layer>,
+}
+
+impl SandboxConfig {
+    /// Defaults for `python`: one worker per core, no further libraries, nothing required.
+    #[must_use]
+    pub fn new(python: impl Into<PathBuf>) -> Self {
+        Self {
+            python: python.into(),
+            library_paths: Vec::new(),
+            read_only: Vec::new(),
+            preload: Vec::new(),
+            workers: std::thread::available_parallelism().map_or(1, usize::from),
+            limits: Limits::default(),
+            scratch_bytes: 64 << 20,
+            required: Vec::new(),
+            without: Vec::new(),
+        }
+    }
+
+    pub(crate) fn wants(&self, layer: Layer) -> bool {
+        !self.without.contains(&layer)
+    }
+}

@@ -1,0 +1,169 @@
+//! The work folder: made for one zygote, emptied after every execution, gone at the end.
+//!
+//! What lies in it was made by hostile code that is dead by now: folders nested to any depth,
+//! names in any bytes, folders without permissions. Nothing here follows a link, recurses, or
+//! holds more than two descriptors.
+
+use std::fmt::Write as _;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{AtFlags, CWD, Dir, Mode, OFlags};
+use rustix::io::Errno;
+
+/// A fresh folder of our own under the system's temporary folder, given to `owner` if there is one.
+pub(crate) fn create(owner: Option<u32>) -> io::Result<PathBuf> {
+    let mut bytes = [0; 8];
+    rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())?;
+    let name = bytes
+        .iter()
+        .fold(String::from("r1ci-sandbox-"), |mut name, byte| {
+            let _ = write!(name, "{byte:02x}");
+            name
+        });
+    let path = std::env::temp_dir().join(name);
+    rustix::fs::mkdir(&path, Mode::RWXU)?;
+    if owner.is_some() {
+        std::os::unix::fs::chown(&path, owner, owner)?;
+    }
+    Ok(path)
+}
+
+/// Remove `path` and all it holds.
+pub(crate) fn remove(path: &Path) -> io::Result<()> {
+    empty(open_folder(CWD, path)?.as_fd())?;
+    Ok(rustix::fs::rmdir(path)?)
+}
+
+/// Remove all that `root` holds.
+///
+/// A folder that is not empty has its subfolders lifted into `root` and is then removed, so depth
+/// costs rounds, not stack or descriptors.
+pub(crate) fn empty(root: BorrowedFd<'_>) -> io::Result<()> {
+    let mut lifted = 0_u64;
+    loop {
+        let mut found = false;
+        for entry in Dir::read_from(root)? {
+            let entry = entry?;
+            let name = entry.file_name();
+            if matches!(name.to_bytes(), b"." | b"..") {
+                continue;
+            }
+            found = true;
+            if remove_entry(root, name)? {
+                continue;
+            }
+            let folder = open_folder(root, name)?;
+            for inner in Dir::read_from(&folder)? {
+                let inner = inner?;
+                let inner_name = inner.file_name();
+                if matches!(inner_name.to_bytes(), b"." | b"..")
+                    || remove_entry(folder.as_fd(), inner_name)?
+                {
+                    continue;
+                }
+                lifted = lift(root, folder.as_fd(), inner_name, lifted)?;
+            }
+            remove_entry(root, name)?;
+        }
+        if !found {
+            return Ok(());
+        }
+    }
+}
+
+/// Remove a file or an empty folder; false when it is a folder that holds something.
+fn remove_entry(folder: BorrowedFd<'_>, name: &std::ffi::CStr) -> io::Result<bool> {
+    match rustix::fs::unlinkat(folder, name, AtFlags::empty()) {
+        Ok(()) => return Ok(true),
+        Err(Errno::ISDIR | Errno::PERM) => {}
+        Err(error) => return Err(error.into()),
+    }
+    match rustix::fs::unlinkat(folder, name, AtFlags::REMOVEDIR) {
+        Ok(()) => Ok(true),
+        Err(Errno::NOTEMPTY | Errno::EXIST) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Move `folder/name` to a fresh name in `root`; returns the next number to name one by.
+fn lift(
+    root: BorrowedFd<'_>,
+    folder: BorrowedFd<'_>,
+    name: &std::ffi::CStr,
+    mut number: u64,
+) -> io::Result<u64> {
+    // Moving a folder writes to it, and the script may have taken its permissions away.
+    drop(open_folder(folder, name)?);
+    loop {
+        number += 1;
+        let fresh = format!("lifted-{number}");
+        let flags = rustix::fs::RenameFlags::NOREPLACE;
+        match rustix::fs::renameat_with(folder, name, root, fresh, flags) {
+            Ok(()) => return Ok(number),
+            Err(Errno::EXIST) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// Open a folder without following links, giving ourselves its permissions if they were removed.
+fn open_folder<P: rustix::path::Arg + Copy>(at: BorrowedFd<'_>, name: P) -> io::Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let open = || rustix::fs::openat(at, name, flags, Mode::empty());
+    let writable = || {
+        rustix::fs::accessat(
+            at,
+            name,
+            rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK,
+            AtFlags::EACCESS,
+        )
+    };
+    match (open(), writable()) {
+        (Ok(folder), Ok(())) => Ok(folder),
+        (Err(error), _) if error != Errno::ACCESS => Err(error.into()),
+        _ => {
+            rustix::fs::chmodat(at, name, Mode::RWXU, AtFlags::empty())?;
+            Ok(open()?)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+    use std::os::unix::ffi::OsStrExt;
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
+    #[test]
+    fn a_hostile_tree_is_removed_and_links_are_not_followed() {
+        let outside = create(None).expect("outside");
+        fs::write(outside.join("keep"), b"x").expect("write");
+        let root = create(None).expect("root");
+        let odd = std::ffi::OsStr::from_bytes(b"new\nline\xff");
+        fs::create_dir_all(root.join("a/b/c")).expect("folders");
+        fs::write(root.join("a/b").join(odd), b"x").expect("file");
+        symlink(&outside, root.join("a/link")).expect("link");
+        symlink(&outside, root.join("link")).expect("link");
+        fs::set_permissions(root.join("a/b"), PermissionsExt::from_mode(0)).expect("chmod");
+        remove(&root).expect("removed");
+        assert!(!root.exists());
+        assert!(outside.join("keep").exists());
+        remove(&outside).expect("removed");
+    }
+
+    #[test]
+    fn depth_costs_no_stack_and_no_descriptors() {
+        let root = create(None).expect("root");
+        let mut folder = open_folder(CWD, root.as_path()).expect("open");
+        for _ in 0..20_000 {
+            rustix::fs::mkdirat(&folder, "lifted-1", Mode::RWXU).expect("mkdir");
+            folder = open_folder(folder.as_fd(), "lifted-1").expect("open");
+        }
+        drop(folder);
+        remove(&root).expect("removed");
+        assert!(!root.exists());
+    }
+}
