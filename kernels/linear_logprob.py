@@ -125,6 +125,7 @@ class _LinearLogprob(torch.autograd.Function):
                 logits_TV[span] = logits_CV
             elif keep:
                 logits_TV = logits_CV
+            del logits_CV  # before the next chunk asks for as much again
         ctx.save_for_backward(hidden_TD, weight_VD, target_T, lse_T, entropy_T, logits_TV)
         ctx.temperature = temperature
         ctx.rows = rows
@@ -154,6 +155,7 @@ class _LinearLogprob(torch.autograd.Function):
                 dhidden_TD[C] = dlogits_CV @ weight_VD
             if dweight_VD is not None:
                 _add_product_(dweight_VD, dlogits_CV.T, hidden_TD[C])
+            del logits_CV, dlogits_CV
         if dweight_VD is not None:
             dweight_VD = dweight_VD.to(weight_VD.dtype)
         return dhidden_TD, dweight_VD, None, None, None, None

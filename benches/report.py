@@ -1,0 +1,127 @@
+"""Figures of a bench as a page: JSON in, `benches/results/<bench>_<hardware>_<yyyymm>.md` out.
+
+    python benches/report.py FILE.json [...] [--folder benches/results]
+
+What limits a figure stands before the figure, and the cases that lose stay in. A self-check is
+refused: its times mean nothing.
+"""
+
+import argparse
+import json
+import re
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def table(header: str, rows: Iterable[Iterable[object]]) -> list[str]:
+    """A markdown table; numbers stand right, because every column but the first is one."""
+    names = header.split(" | ")
+    rule = ["---", *["---:"] * (len(names) - 1)]
+    return ["| " + " | ".join(map(str, line)) + " |" for line in (names, rule, *rows)]
+
+
+def number(value: float | None, digits: int, missing: str = "-") -> str:
+    return missing if value is None else f"{value:,.{digits}f}"
+
+
+def pack_page(report: dict[str, Any]) -> list[str]:
+    rows = (
+        (
+            number(case["sequences"], 0),
+            case["median_length"],
+            f"{case['bins']} / {case['lower_bound']}",
+            number(case["token_efficiency"], 4),
+            number(case["per_second"] / 1e6, 1),
+            number(case["ratio"] and case["sequences"] / case["twin_seconds"] / 1e6, 2),
+            number(case["ratio"], 0),
+        )
+        for case in report["cases"]
+    )
+    header = (
+        "sequences | median length | bins / bound | token efficiency | M sequences/s"
+        " | Python twin | ratio"
+    )
+    return [
+        f"Cap {report['cap']} tokens, log-normal lengths, one thread, median of repeats.",
+        "The twin is the same algorithm in plain Python, run beside it, and returns the same plan.",
+        "Lengths are drawn, not measured: a real batch may pack better or worse.",
+        "",
+        *table(header, rows),
+    ]
+
+
+def gpu_page(report: dict[str, Any]) -> list[str]:
+    lines = [
+        f"Kernels: {report['backend']}. Medians of {report['rounds']} interleaved rounds.",
+        "Short bursts: a long run is slower where heat or power limits the clock.",
+        "Peak memory is above the inputs, so it contains both gradients. The floor is the",
+        "operator's own products at the rate they reached in the same rounds, and nothing else.",
+    ]
+    for case in report["cases"]:
+        rates = ", ".join(f"{part} {rate:.0f}" for part, rate in case["tflops"].items())
+        lines += [
+            "",
+            f"## {case['head']} head: D {case['D']}, V {case['V']}, {case['tokens']} tokens",
+            "",
+            f"Chunks of {case['chunk_rows']} rows. Products in TFLOP/s: {rates}."
+            f" Device copy: {case['copy_tb_s']:.2f} TB/s.",
+            "",
+        ]
+        rows = (
+            (
+                name,
+                number(r["ms"], 2, "out of memory"),
+                number(r["spread_ms"], 2),
+                number(r["peak_gib"], 2),
+            )
+            for name, r in case["results"].items()
+            if name.startswith(("forward", "step"))
+        )
+        lines += table("what | ms | quartile spread | peak GiB", rows)
+        floors = case["floors_ms"].items()
+        rows = ((name, number(ms, 2), number(case["ratios"][name], 2)) for name, ms in floors)
+        lines += ["", *table("floor | ms | times the floor", rows)]
+    checks = ((c["check"], f"{c['value']:.2e}", f"{c['limit']:.1e}") for c in report["checks"])
+    return [
+        *lines,
+        "",
+        "## Correctness, before any timing",
+        "",
+        *table("check | value | allowed", checks),
+    ]
+
+
+PAGES: dict[str, Callable[[dict[str, Any]], list[str]]] = {"pack": pack_page, "gpu": gpu_page}
+
+
+def write_page(report: dict[str, Any], folder: Path) -> Path:
+    """Writes the page of one report and returns where."""
+    machine = report["machine"]
+    hardware = machine.get("device") or machine["processor"]
+    slug = re.sub(r"[^a-z0-9]+", "-", hardware.lower()).strip("-")
+    month = machine["date"][:7].replace("-", "")
+    facts = ", ".join(f"{name} {value}" for name, value in machine.items())
+    lines = [f"# {report['bench']} on {hardware}", "", f"Measured with {facts}.", ""]
+    path = folder / f"{report['bench']}_{slug}_{month}.md"
+    folder.mkdir(parents=True, exist_ok=True)
+    path.write_text("\n".join([*lines, *PAGES[report["bench"]](report)]) + "\n")
+    return path
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="figures of a bench as a page")
+    parser.add_argument("reports", type=Path, nargs="+", metavar="FILE.json")
+    parser.add_argument("--folder", type=Path, default=RESULTS)
+    options = parser.parse_args()
+    for path in options.reports:
+        report = json.loads(path.read_text())
+        if report.get("self_check"):
+            raise SystemExit(f"error: `{path}` is a self-check, its times mean nothing")
+        print(write_page(report, options.folder))
+
+
+if __name__ == "__main__":
+    main()
