@@ -6,7 +6,6 @@ from dataclasses import dataclass
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
 from r1ci_engine.config import ProtocolSection
 from r1ci_engine.tasks.protocol import (
     HEAD_PROMPTS,
@@ -215,6 +214,8 @@ class Result:
     cpu_s: float = 30.0
     stdout_dropped: int = 0
     stderr_dropped: int = 0
+    stdout_cut: int = 0
+    stderr_cut: int = 0
 
 
 def always(_: str) -> bool:
@@ -226,6 +227,7 @@ def always(_: str) -> bool:
     [
         (Result("5\n"), "5"),
         (Result("a\nb\n", "Warning: c\n"), "a\nb\nWarning: c"),
+        (Result("ab", stdout_dropped=7, stdout_cut=1), "a\n[7 bytes left out]\nb"),
         (Result(), "(no output)"),
         (Result(exit_reason="error", exit_code=3), "exit status 3"),
         (Result("1\n", "NameError: x\n", "error", 1), "1\nNameError: x"),

@@ -1,7 +1,6 @@
 """The three reward terms, each alone."""
 
 import pytest
-
 from r1ci_engine.config import ProtocolSection
 from r1ci_engine.tasks.reward import score
 

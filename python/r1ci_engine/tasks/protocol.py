@@ -193,12 +193,20 @@ def result_text(result: "ExecutionResult", fits: Callable[[str], bool]) -> str:
     line is too long the shortest form is returned all the same, and the caller must check it
     against the context.
     """
-    parts = [stream.strip("\n") for stream in (result.stdout, result.stderr) if stream.strip()]
+    streams = (
+        _with_gap(result.stdout, result.stdout_dropped, result.stdout_cut),
+        _with_gap(result.stderr, result.stderr_dropped, result.stderr_cut),
+    )
+    parts = [stream.strip("\n") for stream in streams if stream.strip()]
     ending = _ending(result)
     if ending:
         parts.append(ending)
     body = "\n".join(parts) or "(no output)"
     return _cut_middle(body, lambda middle: f"\n{HEADING}\n{middle}\n", fits)
+
+
+def _with_gap(stream: str, dropped: int, cut: int) -> str:
+    return f"{stream[:cut]}\n[{dropped} bytes left out]\n{stream[cut:]}" if dropped else stream
 
 
 def _ending(result: "ExecutionResult") -> str:

@@ -4,6 +4,7 @@ Judging is not part of it: an item names its check (`checks.py`), so that stored
 judged without the code that made them.
 """
 
+import hashlib
 from typing import Protocol
 
 from r1ci_engine.trajectory import Item
@@ -29,3 +30,8 @@ class Task(Protocol):
         returns fewer items or raises DataError.
         """
         ...
+
+
+def content_id(task: str, prompt: str) -> str:
+    """An item's id from what it asks: the same in every run, split and order."""
+    return f"{task}/{hashlib.blake2b(prompt.encode(), digest_size=6).hexdigest()}"
