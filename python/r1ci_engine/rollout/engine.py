@@ -9,9 +9,8 @@ Left out: paging, preemption, several devices, CUDA graphs.
 
 Invariant: a trajectory depends on its request and the weights alone. Noise is keyed by request and
 position (`sampler.py`), every row's arithmetic is its own (`cache.py`, `model/decoder.py`), and
-nothing else of a sequence depends on when or beside whom it runs. With fp32 on CPU this holds for
-every bit, at a fixed number of threads, as long as MKL does not split one matrix product over
-them along the sum, which it does for large matrices (one thread is always exact).
+nothing else of a sequence depends on when or beside whom it runs. On an exact CPU in fp32
+(`model/exact.py`) this holds for every bit, log-probabilities included; elsewhere up to rounding.
 
 Shape suffixes: N sampled row, T packed token, D hidden, V vocabulary.
 """
@@ -147,7 +146,6 @@ class _Call:
         self._cache = KVCache(
             layers=config.layers,
             slots=slots,
-            length=engine.context,
             kv_heads=config.kv_heads,
             head_dim=config.head_dim,
             dtype=engine.model.head_weight.dtype,
@@ -209,6 +207,7 @@ class _Call:
     def _step(self) -> None:
         """One call of the model, one sampled token for every sequence that took part."""
         started = time.perf_counter()
+        self._slots.sort()
         decoding = self._slots.active
         extending, copying = self._choose_extensions()
         computed = decoding + extending
@@ -260,9 +259,9 @@ class _Call:
         spans: list[Span] = []
         for sequence in extending:
             new = sequence.turns.tokens[sequence.cached :]
-            spans.append(Span(sequence.slot, sequence.cached, len(new)))
+            spans.append(Span(sequence.slot, sequence.cached, len(sequence.turns.tokens)))
             tokens += new
-            positions += range(sequence.cached, sequence.cached + len(new))
+            positions += range(sequence.cached, len(sequence.turns.tokens))
             last.append(len(tokens) - 1)
             self._stats.extended_tokens += len(new)
         attend = CachedAttention(self._cache, decode_positions, spans)

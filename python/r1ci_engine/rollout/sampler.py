@@ -1,8 +1,9 @@
-"""Draw the next token of every row, and its log-probability, in one fp32 pass.
+"""Draw the next token of every row and take its log-probability, both from one pass of the model.
 
 Gumbel-max: the largest of `logits / temperature + noise` is a draw from their softmax. The noise is
 a hash of (sample seed, position, vocabulary id), not the state of a generator, so a row's draw
-depends on nothing but its own logits and those three numbers.
+depends on nothing but its own logits and those three numbers. The log-probability comes from the
+operator that training uses (`kernels/row_stats.py`).
 
 Left out: top-p, top-k and penalties. They would make the sampling distribution another one than the
 trainer's, and its log-probabilities wrong.
@@ -12,6 +13,8 @@ Shape suffixes: N row, V vocabulary.
 
 import torch
 from torch import Tensor
+
+from r1ci_engine.kernels import row_stats
 
 
 def _as_int64(value: int) -> int:
@@ -45,18 +48,17 @@ def sample(
     under softmax(logits / temperature). A row of temperature 0 takes its largest logit and reports
     the log-probability at temperature 1.
     """
-    if logits_NV.shape[0] == 1:
-        # A single sum is split over threads, which changes its last bits; two sums are not.
-        doubled = (x.repeat_interleave(2, dim=0) for x in (temperature_N, seeds_N, positions_N))
-        tokens_N, logprobs_N = sample(logits_NV.repeat(2, 1), *doubled)
-        return tokens_N[:1], logprobs_N[:1]
     greedy_N = temperature_N == 0.0
     scaled_NV = logits_NV / temperature_N.masked_fill(greedy_N, 1.0)[:, None]
     noise_NV = gumbel_noise(seeds_N, positions_N, logits_NV.shape[1])
     noise_NV.masked_fill_(greedy_N[:, None], 0.0)
     tokens_N = noise_NV.add_(scaled_NV).argmax(-1)
-    chosen_N = scaled_NV.gather(1, tokens_N[:, None]).squeeze(1)
-    return tokens_N, chosen_N - scaled_NV.logsumexp(-1)
+    # A single row is doubled: torch splits a lone sum over threads, which changes its last bits.
+    stats_NV, targets_N = scaled_NV, tokens_N
+    if len(tokens_N) == 1:
+        stats_NV, targets_N = scaled_NV.repeat(2, 1), tokens_N.repeat(2)
+    logprobs_N, _ = row_stats(stats_NV, targets_N)
+    return tokens_N, logprobs_N[: len(tokens_N)]
 
 
 def gumbel_noise(seeds_N: Tensor, positions_N: Tensor, vocabulary: int) -> Tensor:

@@ -1,13 +1,14 @@
 """Which sequence lies in which slot of the cache.
 
-Slots 0 to `len(active) - 1` hold the sequences that decode, so that a step reads a plain prefix.
-The slots behind them are free, or hold sequences that wait (for a script, or for their prefill).
-Whoever starts or stops decoding is moved across that border; its keys and values go along.
+The first slots hold the sequences that decode, so that a step reads a plain prefix: short ones,
+then long ones, which attention computes apart. The slots behind them are free or hold sequences
+that wait, for a script or to be computed. Whoever crosses a border changes place with the one at
+the border, keys and values included.
 """
 
 from dataclasses import dataclass
 
-from r1ci_engine.rollout.cache import KVCache
+from r1ci_engine.rollout.cache import KVCache, is_long
 from r1ci_engine.rollout.request import RolloutRequest
 from r1ci_engine.rollout.turns import TurnLoop
 
@@ -29,26 +30,27 @@ class Sequence:
 
 
 class SlotTable:
-    """Moves sequences between slots. `active` is a contiguous prefix at all times."""
+    """Moves sequences between slots, which lie as `short | long | waiting or free`."""
 
     def __init__(self, cache: KVCache, slots: int) -> None:
         self._cache = cache
         self._holders: list[Sequence | None] = [None] * slots
+        self._short = 0
         self._active = 0
 
     @property
     def active(self) -> list[Sequence]:
-        """The decoding sequences, in slot order."""
+        """The decoding sequences, in slot order: short ones first."""
         return [s for s in self._holders[: self._active] if s is not None]
-
-    def is_active(self, sequence: Sequence) -> bool:
-        """Whether the sequence decodes."""
-        return 0 <= sequence.slot < self._active
 
     @property
     def free(self) -> int:
         """Slots that hold nothing."""
         return self._holders.count(None)
+
+    def is_active(self, sequence: Sequence) -> bool:
+        """Whether the sequence decodes."""
+        return 0 <= sequence.slot < self._active
 
     def admit(self, sequence: Sequence) -> None:
         """Give a sequence a free slot, not yet decoding."""
@@ -56,19 +58,33 @@ class SlotTable:
         self._holders[slot], sequence.slot = sequence, slot
 
     def activate(self, sequence: Sequence) -> None:
-        """Let a sequence decode."""
+        """Let a sequence decode; its next token counts towards its length."""
         assert not self.is_active(sequence)
         self._exchange(sequence.slot, self._active)
         self._active += 1
+        if not is_long(sequence.cached + 1):
+            self._exchange(sequence.slot, self._short)
+            self._short += 1
+
+    def sort(self) -> None:
+        """Move sequences that have grown long behind the short ones."""
+        for sequence in self.active[: self._short]:
+            if is_long(sequence.cached + 1):
+                self._short -= 1
+                self._exchange(sequence.slot, self._short)
 
     def park(self, sequence: Sequence) -> None:
         """Take a sequence out of decoding; it keeps its cache."""
         assert self.is_active(sequence)
+        if sequence.slot < self._short:
+            self._short -= 1
+            self._exchange(sequence.slot, self._short)
         self._active -= 1
         self._exchange(sequence.slot, self._active)
 
     def release(self, sequence: Sequence) -> None:
         """Give the slot of a finished sequence back."""
+        sequence.cached = 0  # What it leaves behind need not be moved.
         if self.is_active(sequence):
             self.park(sequence)
         self._holders[sequence.slot], sequence.slot = None, -1
@@ -77,12 +93,14 @@ class SlotTable:
         if one == other:
             return
         first, second = self._holders[one], self._holders[other]
-        if first is None or second is None:
-            source, mover = (one, first) if first is not None else (other, second)
-            if mover is not None:
-                self._cache.copy(source, one + other - source, mover.cached)
-        else:
-            self._cache.swap(one, other, max(first.cached, second.cached))
+        first_length = first.cached if first is not None else 0
+        second_length = second.cached if second is not None else 0
+        if first_length and second_length:
+            self._cache.swap(one, other, max(first_length, second_length))
+        elif first_length:
+            self._cache.copy(one, other, first_length)
+        elif second_length:
+            self._cache.copy(other, one, second_length)
         self._holders[one], self._holders[other] = second, first
         if first is not None:
             first.slot = other
