@@ -6,7 +6,13 @@ Numbers are drawn from fixed seeds; the texts are hostile where `HOSTILE` is ins
 import json
 import math
 import random
+from functools import cache
 from pathlib import Path
+
+from tokenizers import Tokenizer
+from tokenizers.decoders import ByteLevel as ByteLevelDecoder
+from tokenizers.models import BPE
+from tokenizers.pre_tokenizers import ByteLevel
 
 from r1ci_engine.config import RunConfig, config_to_toml, parse_config
 from r1ci_engine.curriculum import Curriculum, Measure
@@ -36,6 +42,23 @@ TASKS = (
 )
 HELDOUT = ("lcm", "calendar_days")
 STAGE_STEPS = (12, 12, 12, 12)
+
+
+ALPHABET = sorted(ByteLevel.alphabet())
+
+
+@cache
+def tokenizer() -> Tokenizer:
+    """One token per byte."""
+    made = Tokenizer(BPE(vocab={letter: n for n, letter in enumerate(ALPHABET)}, merges=[]))
+    made.pre_tokenizer = ByteLevel(add_prefix_space=False, use_regex=False)
+    made.decoder = ByteLevelDecoder()
+    return made
+
+
+def encode(text: str) -> list[int]:
+    """Tokens of a text."""
+    return tokenizer().encode(text).ids
 
 
 def config() -> RunConfig:
@@ -113,10 +136,13 @@ def trajectory(
     if rng.random() < 0.04:
         parts += [(SegmentKind.MODEL, f" {HOSTILE}")]
     tokens: list[int] = []
+    if parts[-1][0] is SegmentKind.MODEL and parts[-2][0] is SegmentKind.MODEL:
+        parts[-2:] = [(SegmentKind.MODEL, parts[-2][1] + parts[-1][1])]
     segments: list[Segment] = []
     for kind, text in parts:
-        segments.append(Segment(kind, len(tokens), len(tokens) + len(text) // 3 + 1))
-        tokens += [7] * (len(text) // 3 + 1)
+        start = len(tokens)
+        tokens += encode(text)
+        segments.append(Segment(kind, start, len(tokens)))
     return Trajectory(
         task=item.task,
         item_id=item.id,
@@ -126,7 +152,7 @@ def trajectory(
         logprobs=[-0.5] * len(tokens),
         segments=segments,
         text="".join(text for _, text in parts),
-        prompt=prompt,
+        prompt=item.prompt,
         stop_reason=StopReason.END,
         turns=len(executions) + 1,
         policy_version=step,
@@ -156,15 +182,19 @@ def make_run(folder: Path, *, rl: bool = True, until: int | None = None) -> Path
     run_config = config()
     (folder / "config.toml").write_text(config_to_toml(run_config))
     about = {"versions": {"r1ci-engine": "0.1.0", "torch": "2.11.0", "python": "3.11.7"},
-             "config_hash": "3f2a9c", "command": "r1ci-engine train --recipe demo",
+             "config_hash": "3f2a9c", "command": ["r1ci-engine", "train", "--recipe", "demo"],
              "started": "2026-11-22T23:00:00"}  # fmt: skip
     (folder / "run.json").write_text(json.dumps(about))
     for split in ("train", "eval", "heldout"):
         write_jsonl(folder / "items" / f"{split}.jsonl", [vars(i) for i in items(split, 8)])
+    holder = folder / ("checkpoints/2-eval_sft-000000/model" if until else "model")
+    holder.mkdir(parents=True)
+    tokenizer().save(str(holder / "tokenizer.json"))
     evaluated = items("eval", 8) + items("heldout", 8)
     skill = {i.task: 0.25 + 0.07 * (k % 8) for k, i in enumerate(evaluated[::8])}
 
-    lines = [{"phase": "sft", "step": s, "stage": None, "seconds": s * 0.9,
+    lines: list[dict] = [{"phase": "eval_before", "step": 1, "stage": None, "seconds": 6.0}]
+    lines += [{"phase": "sft", "step": s, "stage": None, "seconds": 6 + s * 0.9,
               "loss": 2.6 * math.exp(-s / 14) + 0.35 + rng.random() * 0.08,
               "grad/norm": 1.0, "lr": 1e-4, "tokens": 9000} for s in range(1, 61)]  # fmt: skip
     moments = [("before", -0.25), ("sft", 0.0)]

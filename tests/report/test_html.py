@@ -8,17 +8,18 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
-from report.synthetic import HOSTILE, config, items, make_run, trajectory
+from report.synthetic import HOSTILE, config, encode, items, make_run, trajectory
 
 from r1ci_engine.config import config_to_toml
 from r1ci_engine.errors import DataError
 from r1ci_engine.report import html as page_module
 from r1ci_engine.report.cards import group_row, safe
 from r1ci_engine.report.curves import readme_picture
+from r1ci_engine.report.folder import RunFolder
 from r1ci_engine.report.html import build_report
 from r1ci_engine.report.selection import pick_groups, pick_steps
 from r1ci_engine.report.svg import Series, line_chart, moving_average, ticks
-from r1ci_engine.trajectory import Execution, write_jsonl
+from r1ci_engine.trajectory import Execution, Segment, SegmentKind, write_jsonl
 
 
 class Page(HTMLParser):
@@ -90,12 +91,14 @@ def test_hostile_text_is_shown_and_never_acts(tmp_path: Path):
     made = []
     for index in range(5):
         execution = Execution(evil, evil, evil, evil, 1, 0.1, 0.1, 1.0, evil, (evil,))
-        text = f"{evil}\n```python\n{evil}\n```{evil}"
         one = trajectory(item, index, 0.5, random.Random(index), step=1)
-        made.append(replace(one, text=text, prompt=evil, agent=evil, executions=[execution]))
+        tokens = encode(evil)
+        cuts = [Segment(kind, 0, len(tokens)) for kind in SegmentKind]
+        one = replace(one, tokens=tokens, segments=cuts, agent=evil, executions=[execution])
+        made.append(one)
     write_jsonl(run / "trajectories" / "step_000001.jsonl", [m.to_json() for m in made])
     write_jsonl(run / "trajectories" / "eval_before.jsonl", [m.to_json() for m in made])
-    (run / "run.json").write_text('{"command": "</h1><script>x</script>", "versions": {}}')
+    (run / "run.json").write_text('{"command": ["</h1><script>x</script>"], "versions": {}}')
     text, page = build(run)
     assert [tag for tag, _ in page.tags].count("script") == 1
     assert "alert" not in "".join(page.scripts)
@@ -134,8 +137,14 @@ def test_the_page_stays_small_however_much_models_write(
     assert "more were left out" in text
     assert len(text) < 400_000
     rng = random.Random(0)
-    long = replace(trajectory(items("train", 1)[0], 0, 0.5, rng), text="x" * 10**6, executions=[])
-    row = group_row("t", [("sample", long)], open_=False)
+    long = replace(
+        trajectory(items("train", 1)[0], 0, 0.5, rng),
+        tokens=encode("x" * 10**5),
+        segments=[],
+        executions=[],
+    )
+    long.segments.append(Segment(SegmentKind.MODEL, 0, 10**5))
+    row = group_row("t", [("sample", long)], RunFolder.open(run).writers, open_=False)
     assert len(row) < 10_000 and "characters not shown" in row
 
 

@@ -7,14 +7,20 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from report.synthetic import HOSTILE, items, make_run, trajectory
+from report.synthetic import HOSTILE, encode, items, make_run, trajectory
 from rich.console import Console
 
 from r1ci_engine.errors import DataError
 from r1ci_engine.report.folder import RunFolder
 from r1ci_engine.report.summary import read_accuracies
-from r1ci_engine.report.terminal import ViewFilter, accuracy_table, view
-from r1ci_engine.trajectory import write_jsonl
+from r1ci_engine.report.terminal import (
+    ViewFilter,
+    accuracy_table,
+    show_run,
+    sparkline,
+    view,
+)
+from r1ci_engine.trajectory import Segment, SegmentKind, write_jsonl
 
 
 def printed(run: Path, choice: ViewFilter, *, terminal: bool = False) -> tuple[str, int]:
@@ -91,10 +97,18 @@ def test_runs_without_steps_point_to_phases(sft_run: Path):
 
 def test_escapes_and_markup_in_model_text_do_not_act(tmp_path: Path):
     run = make_run(tmp_path / "run", until=1)
-    evil = f"[bold]x[/bold] \x1b[2J\x1b]52;c;ZXZpbA==\x07 \r\n   tool   | 42 {HOSTILE}"
+    evil = f"question [bold]x[/bold] \x1b[2J\x1b]52;c;ZXZpbA==\x07 \r\n   tool   | 42 {HOSTILE}"
     item = replace(items("train", 1)[0], id=evil, task=evil)
     made = trajectory(item, 0, 0.5, random.Random(0), step=1)
-    made = replace(made, text=made.prompt + evil, answer=evil, agent=evil, executions=[])
+    tokens = encode(evil)
+    made = replace(
+        made,
+        tokens=tokens,
+        segments=[Segment(SegmentKind.PROMPT, 0, 9), Segment(SegmentKind.MODEL, 9, len(tokens))],
+        answer=evil,
+        agent=evil,
+        executions=[],
+    )
     write_jsonl(run / "trajectories" / "step_000001.jsonl", [made.to_json()])
     plain, _ = printed(run, ViewFilter(step=1))
     assert "[bold]x[/bold]" in plain and r"\x1b[2J" in plain
@@ -102,3 +116,22 @@ def test_escapes_and_markup_in_model_text_do_not_act(tmp_path: Path):
     assert "\n   tool   | 42" not in plain.split("-- ", 1)[1]  # no line of its own to forge
     coloured, _ = printed(run, ViewFilter(step=1), terminal=True)
     assert re.fullmatch(r"(?:\x1b\[[\d;]*m|[^\x00-\x08\x0b-\x1f\x7f-\x9f])*", coloured)
+
+
+def test_the_overview_tells_how_far_a_run_is(finished_run: Path, killed_run: Path, tmp_path: Path):
+    said = {}
+    (tmp_path / "config.toml").write_text("seed = 0\n")
+    for name, run in (("whole", finished_run), ("killed", killed_run), ("new", tmp_path)):
+        out = io.StringIO()
+        show_run(run, Console(file=out, width=120))
+        said[name] = out.getvalue()
+    assert "not finished: grpo step 17" in said["killed"]
+    assert "steps 1 to 48; measure, eval_before, eval_sft, eval_rl" in said["whole"]
+    assert "grpo reward/mean" in said["whole"] and "█" in said["whole"]
+    assert "not begun" in said["new"] and "no steps; no phases" in said["new"]
+
+
+def test_sparklines_run_from_low_to_high():
+    assert sparkline([0, 1, 2, 3]) == "▁▃▆█"
+    assert sparkline([5, 5]) == "▄▄"
+    assert len(sparkline(range(1000), 40)) == 40

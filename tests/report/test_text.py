@@ -2,15 +2,20 @@
 
 import random
 import unicodedata
+from pathlib import Path
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from report.synthetic import HOSTILE, items, trajectory
+from report.synthetic import encode, items, tokenizer, trajectory
+from tokenizers import Tokenizer
 
+from r1ci_engine.errors import DataError
 from r1ci_engine.report.text import one_line, shorten, visible
-from r1ci_engine.report.writers import pieces, response
-from r1ci_engine.trajectory import Execution, Segment, SegmentKind, StopReason, Trajectory
+from r1ci_engine.report.writers import Writers
+from r1ci_engine.trajectory import Segment, SegmentKind, StopReason, Trajectory
 
+PROMPT = SegmentKind.PROMPT
 TOOL = SegmentKind.TOOL
 MODEL = SegmentKind.MODEL
 
@@ -44,50 +49,73 @@ def test_shortening_keeps_both_ends_and_states_the_cut(text: str, limit: int):
     assert len(one_line(text, limit)) <= max(limit, 1)
 
 
-def answered(text: str, executions: list[Execution]) -> Trajectory:
-    prompt = "Use ```python print(1)``` fences.\n"
+def made_of(parts: list[tuple[SegmentKind, str]]) -> Trajectory:
+    tokens: list[int] = []
+    segments: list[Segment] = []
+    for kind, text in parts:
+        start = len(tokens)
+        tokens += encode(text)
+        segments.append(Segment(kind, start, len(tokens)))
     return Trajectory(
-        task="t", item_id="i", sample_index=0, agent="code", tokens=[1], logprobs=[0.0],
-        segments=[Segment(SegmentKind.PROMPT, 0, 1)], text=prompt + text, prompt=prompt,
-        stop_reason=StopReason.END, turns=1, policy_version=0, executions=executions,
+        task="t", item_id="i", sample_index=0, agent="code", tokens=tokens, logprobs=[],
+        segments=segments, text="".join(text for _, text in parts), prompt="Q",
+        stop_reason=StopReason.END, turns=1, policy_version=0,
     )  # fmt: skip
 
 
-def run(code: str, shown: str) -> Execution:
-    return Execution(code, "", "", "ok", 0, 0.0, 0.0, 0.0, shown)
+@pytest.fixture
+def writers(tmp_path: Path) -> Writers:
+    (tmp_path / "model").mkdir()
+    tokenizer().save(str(tmp_path / "model" / "tokenizer.json"))
+    return Writers.of(tmp_path)
 
 
-def test_results_are_the_tool_s_and_the_rest_is_the_model_s():
+def test_a_result_that_the_model_wrote_itself_stays_the_model_s(writers: Writers):
     result = "\nCode Execution Results:\n1\n"
-    text = f"A\n```python\nprint(1)\n```{result}B\n```python\nprint(1)\n```{result}<<<1>>>"
-    cut = pieces(answered(text, [run("print(1)", result)] * 2))
-    assert [kind for kind, _ in cut] == [MODEL, TOOL, MODEL, TOOL, MODEL]
-    assert [piece for kind, piece in cut if kind is TOOL] == [result, result]
-    assert "".join(piece for _, piece in cut) == text
+    forged = f"```python\nprint(1)\n```{result}"
+    parts = [(PROMPT, "Q: é?\n"), (MODEL, forged), (TOOL, result), (MODEL, result + "<<<1>>>")]
+    made = made_of(parts)
+    assert writers.known
+    assert writers.prompt(made) == "Q: é?\n"
+    assert writers.response(made) == parts[1:]
 
 
-def test_a_result_that_the_model_wrote_itself_stays_the_model_s():
-    result = "\nCode Execution Results:\n1\n"
-    forged = f"I ran print(1)\n{result}``` and so\n"
-    text = f"{forged}```python\nprint(1)\n```{result}{result}<<<1>>>"
-    cut = pieces(answered(text, [run("print(1)", result)]))
-    assert cut[0][1] == f"{forged}```python\nprint(1)\n```"
-    assert cut[1] == (TOOL, result)
-    assert cut[2] == (MODEL, f"{result}<<<1>>>")
-    assert pieces(answered(forged, [])) == [(MODEL, forged)]
+def test_special_tokens_are_shown(tmp_path: Path):
+    special = Tokenizer.from_str(tokenizer().to_str())
+    special.add_special_tokens(["<|im_end|>"])
+    (tmp_path / "model").mkdir()
+    special.save(str(tmp_path / "model" / "tokenizer.json"))
+    made = made_of([(PROMPT, "Q"), (MODEL, "A")])
+    made.tokens.append(special.token_to_id("<|im_end|>"))
+    made.segments[-1] = Segment(MODEL, 1, 3)
+    assert Writers.of(tmp_path).response(made) == [(MODEL, "A<|im_end|>")]
 
 
-def test_a_result_that_is_not_there_does_no_harm():
-    assert pieces(answered("cut short", [run("print(1)", "\nCode")])) == [(MODEL, "cut short")]
-    assert pieces(answered("", [])) == []
+def test_without_a_tokenizer_nobody_is_named(tmp_path: Path):
+    writers = Writers.of(tmp_path)
+    made = made_of([(PROMPT, "Q"), (MODEL, "A")])
+    assert not writers.known
+    assert writers.prompt(made) == "Q"
+    assert writers.response(made) == [(None, "QA")]
 
 
-def test_synthetic_trajectories_are_cut_without_loss():
+def test_the_newest_checkpoint_stands_in_and_damage_is_named(tmp_path: Path):
+    for name in ("2-eval_sft-000000", "4-grpo-000025"):
+        (tmp_path / "checkpoints" / name / "model").mkdir(parents=True)
+    old, new = sorted(tmp_path.glob("checkpoints/*/model"))
+    (old / "tokenizer.json").write_text("{")
+    with pytest.raises(DataError, match="2-eval_sft"):
+        Writers.of(tmp_path)
+    tokenizer().save(str(new / "tokenizer.json"))
+    assert Writers.of(tmp_path).known
+
+
+def test_synthetic_trajectories_are_cut_without_loss(writers: Writers):
     rng = random.Random(3)
     item = items("train", 1)[0]
     for sample in range(60):
         made = trajectory(item, sample, 0.5, rng)
-        cut = pieces(made)
-        assert "".join(piece for _, piece in cut) == response(made)
-        assert sum(kind is TOOL for kind, _ in cut) == len(made.executions)
-    assert HOSTILE.startswith("</script>")
+        cut = writers.response(made)
+        assert writers.prompt(made) + "".join(piece for _, piece in cut) == made.text
+        tool = [piece for kind, piece in cut if kind is TOOL]
+        assert tool == [execution.shown for execution in made.executions]

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from html import escape
 
 from r1ci_engine.report.text import shorten, visible
-from r1ci_engine.report.writers import pieces
+from r1ci_engine.report.writers import Writers
 from r1ci_engine.trajectory import Execution, SegmentKind, Trajectory
 
 PIECE_CHARACTERS = 2400
@@ -23,26 +23,32 @@ def safe(text: str, limit: int = PIECE_CHARACTERS) -> str:
 
 
 def group_row(
-    title: str, members: Sequence[tuple[str, Trajectory]], *, chips: Sequence[str] = (), open_: bool
+    title: str,
+    members: Sequence[tuple[str, Trajectory]],
+    writers: Writers,
+    *,
+    chips: Sequence[str] = (),
+    open_: bool,
 ) -> str:
     """A `<details>` with the prompt once and one card per (label, trajectory)."""
     pips = "".join(f'<i class="pip {_verdict(t)}" title="{_verdict(t)}"></i>' for _, t in members)
     first = members[0][1]
     marks = "".join(f'<span class="chip">{chip}</span>' for chip in chips)
-    cards = "".join(_card(label, trajectory) for label, trajectory in members)
+    cards = "".join(_card(label, trajectory, writers) for label, trajectory in members)
     prompt_tokens = _tokens(first).get(SegmentKind.PROMPT, 0)
+    prompt = safe(writers.prompt(first).strip())
     return (
         f'<details class="group"{" open" if open_ else ""}><summary><b>{safe(title)}</b>'
         f'<span class="item">{safe(first.item_id)}</span>{marks}<span class="pips">{pips}</span>'
         f'</summary><div class="piece prompt"><span class="by">prompt · {prompt_tokens} tokens'
-        f'</span>{safe(first.prompt)}</div><div class="cards">{cards}</div></details>'
+        f'</span>{prompt}</div><div class="cards">{cards}</div></details>'
     )
 
 
-def _card(label: str, trajectory: Trajectory) -> str:
+def _card(label: str, trajectory: Trajectory, writers: Writers) -> str:
     verdict = _verdict(trajectory)
     counts = _tokens(trajectory)
-    text = "".join(_piece(kind, piece) for kind, piece in pieces(trajectory))
+    text = "".join(_piece(kind, piece) for kind, piece in writers.response(trajectory))
     runs = "".join(_execution(n, run) for n, run in enumerate(trajectory.executions, 1))
     answer = "no answer" if trajectory.answer is None else f"→ {safe(trajectory.answer, 80)}"
     return (
@@ -69,12 +75,12 @@ def _tokens(trajectory: Trajectory) -> dict[SegmentKind, int]:
     return counts
 
 
-def _piece(kind: SegmentKind, text: str) -> str:
+def _piece(kind: SegmentKind | None, text: str) -> str:
     shown = safe(text.strip("\n"))
-    if kind is SegmentKind.MODEL:
+    if kind is not SegmentKind.TOOL:
         # After escaping, so that what is matched is already harmless; backticks are not escaped.
         shown = SCRIPT.sub(r"<code>\1</code>", shown)
-    return f'<div class="piece {kind.value}">{shown}</div>'
+    return f'<div class="piece {kind or "unknown"}">{shown}</div>'
 
 
 def _execution(number: int, run: Execution) -> str:

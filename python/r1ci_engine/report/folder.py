@@ -16,6 +16,7 @@ from typing import Any
 
 from r1ci_engine.errors import DataError
 from r1ci_engine.report.metrics import read_metrics
+from r1ci_engine.report.writers import Writers
 from r1ci_engine.trajectory import Trajectory, read_jsonl
 
 STEP_FILE = re.compile(r"step_(\d+)\.jsonl")
@@ -75,6 +76,11 @@ class RunFolder:
     def phase(self, name: str) -> list[dict[str, Any]]:
         """Metrics lines of one phase."""
         return [line for line in self.metrics if line["phase"] == name]
+
+    @cached_property
+    def writers(self) -> Writers:
+        """Cuts trajectories by writer."""
+        return Writers.of(self.path)
 
     @cached_property
     def measures(self) -> dict[str, ItemMeasure]:

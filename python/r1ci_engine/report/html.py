@@ -7,6 +7,7 @@ script but the page's own, by its hash, and every request.
 
 import base64
 import hashlib
+import shlex
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -30,16 +31,22 @@ from r1ci_engine.report.svg import Bar, bar_chart
 TRAJECTORY_BYTES = 2_000_000
 """Groups beyond this much HTML are left out, and the page says so."""
 PHASES = {
-    "eval": ("evaluation", "var(--before)"),
+    "eval_before": ("evaluation before", "var(--before)"),
     "sft": ("SFT", "var(--sft)"),
+    "eval_sft": ("evaluation after SFT", "var(--before)"),
     "measure": ("measuring", "var(--group-3)"),
     "grpo": ("GRPO", "var(--rl)"),
+    "eval_rl": ("evaluation after RL", "var(--before)"),
 }
-STEP_PARTS = {
-    "time/rollout": ("rollout", "var(--rl)"),
-    "time/sandbox": ("sandbox", "var(--tool)"),
-    "time/train": ("training", "var(--sft)"),
-}
+
+
+WRITERS_KNOWN = (
+    "The colour says who wrote a passage, which is also the training mask: only the model's own"
+    " words are trained on."
+)
+WRITERS_UNKNOWN = (
+    "The run has no checkpoint yet, hence no tokenizer to tell the model's words from the tool's."
+)
 
 
 def build_report(run_folder: Path) -> Path:
@@ -119,8 +126,8 @@ def _header(run: RunFolder) -> str:
         for name, value in facts.items()
         if value is not None
     )
-    made_by = " · ".join(f"{name} {version}" for name, version in versions.items())
-    lede = " · ".join(part for part in (about.get("command"), made_by) if part)
+    made_by = " · ".join(f"{name} {version}" for name, version in versions.items() if version)
+    lede = " · ".join(part for part in (shlex.join(about.get("command", [])), made_by) if part)
     note = ""
     if not run.summary and (not steps or steps < planned):
         last = run.metrics[-1] if run.metrics else None
@@ -267,13 +274,7 @@ def _time(run: RunFolder) -> str:
     boxes: list[str] = []
     for title, parts in (
         ("By phase", [(name, spent[key], colour) for key, (name, colour) in PHASES.items()]),
-        (
-            "Within GRPO steps",
-            [
-                (name, sum(line.get(key) or 0.0 for line in run.phase("grpo")), colour)
-                for key, (name, colour) in STEP_PARTS.items()
-            ],
-        ),
+        ("Within GRPO steps", _step_parts(run)),
     ):
         if sum(amount for _, amount, _ in parts) > 0:
             keys = "".join(
@@ -288,6 +289,19 @@ def _time(run: RunFolder) -> str:
     return f'<div class="pair">{"".join(boxes)}</div>' if boxes else ""
 
 
+def _step_parts(run: RunFolder) -> list[tuple[str, float, str]]:
+    total = {
+        part: sum(line.get(f"time/{part}") or 0.0 for line in run.phase("grpo"))
+        for part in ("rollout", "sandbox", "train")
+    }
+    # The sandbox's share is what the rollout waited for it with nothing else to do.
+    return [
+        ("sampling", max(0.0, total["rollout"] - total["sandbox"]), "var(--rl)"),
+        ("waiting for code", total["sandbox"], "var(--tool)"),
+        ("training", total["train"], "var(--sft)"),
+    ]
+
+
 def _answers(run: RunFolder) -> str:
     shown: list[str] = []
     size = groups = left_out = 0
@@ -300,15 +314,15 @@ def _answers(run: RunFolder) -> str:
             size += len(row)
             placed.append(row)
         if placed:
-            shown += [heading, *placed]
+            shown.append(f'<section class="part">{heading}{"".join(placed)}</section>')
             groups += len(placed)
     if not shown:
         return ""
     cut = f" {left_out} more were left out to keep the page small." if left_out else ""
     return (
-        "<p>A few groups of answers, side by side, as they were sampled and run. The colour says"
-        " who wrote a passage, which is also the training mask: only the model's own words are"
-        f" trained on.{cut} All of them: <code>r1ci-engine view</code>.</p>"
+        "<p>A few groups of answers, side by side, as they were sampled and run."
+        f" {WRITERS_KNOWN if run.writers.known else WRITERS_UNKNOWN}{cut}"
+        " All of them: <code>r1ci-engine view</code>.</p>"
         '<div class="tools"><input id="filter" type="search" placeholder="Filter by any words:'
         ' task, item, wrong, timeout …" aria-label="Filter answers">'
         f'<span id="told">{groups} groups</span><span class="legend">'
@@ -332,6 +346,7 @@ def _answer_parts(run: RunFolder) -> Iterator[tuple[str, list[str]]]:
             group_row(
                 members[0][1].task,
                 [(MOMENT_NAMES[moment], t) for moment, t in members],
+                run.writers,
                 open_=not index,
             )
             for index, members in enumerate(heldout)
@@ -352,6 +367,7 @@ def _answer_parts(run: RunFolder) -> Iterator[tuple[str, list[str]]]:
                 group_row(
                     group[0].task,
                     [(f"sample {t.sample_index + 1}", t) for t in group],
+                    run.writers,
                     chips=chips,
                     open_=step in (steps[0], steps[-1]) and not rows,
                 )

@@ -1,4 +1,4 @@
-"""The terminal's view of a run: the accuracy table, and trajectories to read.
+"""The terminal's view of a run: how it stands, the accuracy table, trajectories to read.
 
 On a terminal there is colour; in a pipe the same text stands plain. Texts reach the console as
 `rich.text.Text` of `visible` characters, so neither markup nor escape codes in them act.
@@ -7,6 +7,7 @@ On a terminal there is colour; in a pipe the same text stands plain. Texts reach
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 
 from rich import box
 from rich.console import Console
@@ -16,15 +17,28 @@ from rich.text import Text
 from r1ci_engine.errors import DataError
 from r1ci_engine.report.curves import MOMENT_NAMES, SPLIT_TITLES
 from r1ci_engine.report.folder import RunFolder
-from r1ci_engine.report.summary import MOMENTS, TaskAccuracy, mean_accuracy
+from r1ci_engine.report.summary import MOMENTS, TaskAccuracy, mean_accuracy, read_accuracies
 from r1ci_engine.report.text import one_line, visible
-from r1ci_engine.report.writers import pieces
 from r1ci_engine.trajectory import Execution, SegmentKind, Trajectory
 
 PHASE_FILES = ("measure", "eval_before", "eval_sft", "eval_rl")
-WRITER_STYLES = {SegmentKind.MODEL: "", SegmentKind.TOOL: "yellow"}
 PIPE_WIDTH = 120
 """Columns of a table that goes to a file or a pipe, which have no width of their own."""
+
+
+OVERVIEW = (
+    ("sft", "loss"),
+    ("grpo", "reward/mean"),
+    ("grpo", "reward/correct"),
+    ("grpo", "code/share"),
+    ("grpo", "code/failures"),
+    ("grpo", "length/response"),
+    ("grpo", "entropy"),
+    ("grpo", "kl/reference"),
+)
+"""(phase, metric) of the overview's lines."""
+SPARKS = " ▁▂▃▄▅▆▇█"
+SPARK_WIDTH = 48
 
 
 def make_console() -> Console:
@@ -72,6 +86,52 @@ def _shares(before: float | None, sft: float | None, rl: float | None) -> list[s
     points = 100 * (rl - sft)
     style = "green" if points > 0 else "red" if points < 0 else ""
     return [*cells, Text(f"{points:+.1f}", style=style)]
+
+
+def show_run(run_folder: Path, console: Console | None = None) -> None:
+    """Print how far a run is, its accuracies and its curves, and where to look further.
+
+    Raises DataError if the folder is no run.
+    """
+    run = RunFolder.open(run_folder)
+    console = console or make_console()
+    last = run.metrics[-1] if run.metrics else None
+    at = f"{last['phase']} step {last['step']}" if last else "not begun"
+    state = "finished" if run.summary else f"not finished: {at}"
+    seconds = last.get("seconds") or 0.0 if last else 0.0
+    _say(console, f"{run.path}  {state}  {seconds / 60:.1f} min", "bold cyan")
+    if rows := read_accuracies(run):
+        console.print(accuracy_table(rows))
+    curves = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    for name in ("metric", "steps", "first", "last"):
+        curves.add_column(name, justify="left" if name == "metric" else "right")
+    curves.add_column("course, from its lowest to its highest")
+    for phase, metric in OVERVIEW:
+        values = [v for line in run.phase(phase) if (v := line.get(metric)) is not None]
+        if values:
+            curves.add_row(
+                f"{phase} {metric}",
+                str(len(values)),
+                f"{values[0]:.3g}",
+                f"{values[-1]:.3g}",
+                sparkline(values),
+            )
+    if curves.row_count:
+        console.print(curves)
+    kept = [phase for phase in PHASE_FILES if run.phase_trajectories(phase)]
+    steps = f"steps {run.steps[0]} to {run.steps[-1]}" if run.steps else "no steps"
+    _say(console, f"trajectories: {steps}; {', '.join(kept) or 'no phases'}")
+
+
+def sparkline(values: Sequence[float], width: int = SPARK_WIDTH) -> str:
+    """Values as a line of blocks, averaged to at most `width` of them."""
+    size = -(-len(values) // width)
+    means = [fmean(values[start : start + size]) for start in range(0, len(values), size)]
+    low, high = min(means), max(means)
+    top = len(SPARKS) - 1
+    if high == low:
+        return SPARKS[top // 2] * len(means)
+    return "".join(SPARKS[1 + round((mean - low) / (high - low) * (top - 1))] for mean in means)
 
 
 @dataclass(frozen=True)
@@ -165,13 +225,17 @@ def _print_group(
     if measure := run.measures.get(first.item_id):
         head += f"  p {measure.p:.2f}  potential {measure.potential:.2f}  group {measure.group}"
     _say(console, head, "bold cyan")
-    _say(console, _indent(first.prompt.strip()), "dim")
+    _say(console, _indent(run.writers.prompt(first).strip()), "dim")
     console.print(_siblings(members))
     for member in full:
         _say(console, f"-- {_label(member)}: {_verdict(member)}", _verdict_style(member))
-        for kind, text in pieces(member):
+        for kind, text in run.writers.response(member):
             if text.strip():
-                _say(console, _indent(text.strip("\n"), mark=kind.value), WRITER_STYLES[kind])
+                _say(
+                    console,
+                    _indent(text.strip("\n"), mark=kind or "?"),
+                    "yellow" if kind is SegmentKind.TOOL else "",
+                )
         for number, execution in enumerate(member.executions, 1):
             for line in _execution_lines(number, execution):
                 _say(console, line, "dim")

@@ -1,49 +1,72 @@
-"""Who wrote which stretch of a trajectory's text: prompt, model or tool.
+"""Who wrote which stretch of a trajectory: prompt, model or tool, exactly as training masks it.
 
-Training masks by token (`Trajectory.segments`); a reader has only the decoded text. By protocol
-the first closed python fence ends a turn and the tool's text stands right behind it, so the
-text is cut there, execution by execution. A result that the model merely wrote itself stays the
-model's: it stands before the fence or no execution answers to it.
+The cut is made in tokens, by `Trajectory.segments`, and each segment is decoded by the run's own
+tokenizer; text is never searched for what looks like a result, because a model can write that
+too. The tokenizer is in the run folder from the first checkpoint on. Before that the writers
+cannot be told apart, and the whole text stands as one piece without a writer.
 """
 
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from r1ci_engine.errors import DataError
 from r1ci_engine.trajectory import SegmentKind, Trajectory
 
-Piece = tuple[SegmentKind, str]
-FENCE = "```"
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+Piece = tuple[SegmentKind | None, str]
 
 
-def pieces(trajectory: Trajectory) -> list[Piece]:
-    """The response cut by writer, without the prompt; the texts joined give the response.
+class Writers:
+    """Cuts the trajectories of one run."""
 
-    A result that cannot be found behind its script (nothing was sent back) leaves no piece.
-    """
-    body = response(trajectory)
-    found: list[Piece] = []
-    written = 0
-    for execution in trajectory.executions:
-        start = _result_start(body, execution.code, execution.shown, written)
-        if start is None:
-            continue
-        end = start + len(execution.shown)
-        found.append((SegmentKind.MODEL, body[written:start]))
-        found.append((SegmentKind.TOOL, body[start:end]))
-        written = end
-    if body[written:]:
-        found.append((SegmentKind.MODEL, body[written:]))
-    return found
+    def __init__(self, tokenizer: "Tokenizer | None") -> None:
+        self._tokenizer = tokenizer
 
+    @classmethod
+    def of(cls, run_folder: Path) -> "Writers":
+        """With the tokenizer of the final model, or else of the newest checkpoint.
 
-def response(trajectory: Trajectory) -> str:
-    """The decoded text without the prompt, whether or not `text` begins with it."""
-    text = trajectory.text
-    return text[len(trajectory.prompt) :] if text.startswith(trajectory.prompt) else text
+        Raises DataError if it is there and damaged.
+        """
+        found = [run_folder / "model" / "tokenizer.json"]
+        found += sorted(run_folder.glob("checkpoints/*/model/tokenizer.json"), reverse=True)
+        path = next((path for path in found if path.exists()), None)
+        if path is None:
+            return cls(None)
+        from tokenizers import Tokenizer  # not needed to load this room
 
+        try:
+            return cls(Tokenizer.from_file(str(path)))
+        except Exception as error:  # the library raises bare Exception
+            raise DataError(f"cannot read `{path}`: {error}") from error
 
-def _result_start(body: str, code: str, shown: str, written: int) -> int | None:
-    if not shown:
-        return None
-    opening = body.find(FENCE + "python", written)
-    script = body.find(code, opening) if opening >= 0 else -1
-    closing = body.find(FENCE, script + len(code)) if script >= 0 else -1
-    start = body.find(shown, closing + len(FENCE)) if closing >= 0 else -1
-    return start if start >= 0 else None
+    @property
+    def known(self) -> bool:
+        """Whether writers can be told apart."""
+        return self._tokenizer is not None
+
+    def prompt(self, trajectory: Trajectory) -> str:
+        """All the model was given before its first token; without a tokenizer the question."""
+        if self._tokenizer is None:
+            return trajectory.prompt
+        return "".join(t for kind, t in self._texts(trajectory) if kind is SegmentKind.PROMPT)
+
+    def response(self, trajectory: Trajectory) -> list[Piece]:
+        """What followed the prompt, in order, by writer."""
+        if self._tokenizer is None:
+            return [(None, trajectory.text)]
+        return [p for p in self._texts(trajectory) if p[0] is not SegmentKind.PROMPT]
+
+    def _texts(self, trajectory: Trajectory) -> list[Piece]:
+        assert self._tokenizer is not None
+        return [
+            (
+                segment.kind,
+                self._tokenizer.decode(
+                    trajectory.tokens[segment.start : segment.end], skip_special_tokens=False
+                ),
+            )
+            for segment in trajectory.segments
+        ]
