@@ -19,6 +19,6 @@ def target_logprobs(
 
     `temperature` divides the logits, as it did when the tokens were sampled.
     """
-    device = batch.tokens_T.device
-    hidden_TD = model(batch.tokens_T, batch.positions_T, PackedAttention(batch.cu_seqlens, device))
-    return linear_logprob(hidden_TD[batch.rows_N], model.head_weight, batch.target_N, temperature)
+    hidden_TD = model(batch.tokens_T, batch.positions_T, PackedAttention(batch.cu_seqlens))
+    hidden_ND = hidden_TD.index_select(0, batch.rows_N)
+    return linear_logprob(hidden_ND, model.head_weight, batch.target_N, temperature)
