@@ -13,7 +13,7 @@ import torch
 from r1ci_engine.model.config import ModelConfig, RopeConfig
 from r1ci_engine.model.decoder import Decoder, init_model
 from r1ci_engine.model.folder import save_model
-from r1ci_engine.model.tokenizer import _BYTE_OF
+from r1ci_engine.model.tokenizer import BYTE_OF
 
 MERGES = ["p r", "i n", "pr in", "prin t", "Ġ t", "h e", "Ġt he", "` `", "`` `", "< |", "| >"]
 BOS, END_OF_TEXT, TURN_START, TURN_END = "<|bos|>", "<|endoftext|>", "<|im_start|>", "<|im_end|>"
@@ -23,7 +23,7 @@ VOCAB_SIZE = 288
 
 def tokenizer_json() -> dict[str, Any]:
     """A `tokenizer.json` as published byte-level models write it (Qwen2's shape, in small)."""
-    vocabulary = {character: index for index, character in enumerate(_BYTE_OF)}
+    vocabulary = {character: index for index, character in enumerate(BYTE_OF)}
     for merge in MERGES:
         vocabulary[merge.replace(" ", "")] = len(vocabulary)
     controls = [

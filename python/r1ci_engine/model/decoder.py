@@ -7,7 +7,7 @@ keys and values in rollout. Both callers thereby run the same modules on the sam
 Parameter names are those of Hugging Face checkpoints, so a state dict is a checkpoint. Query, key
 and value stay separate matrices for that reason.
 
-Left out: dropout, sliding windows, activation checkpointing, padding and attention masks.
+Left out: dropout, sliding windows, activation checkpointing, attention masks.
 
 Invariant: a token's result does not depend on how many other tokens share the call. Rows are padded
 to a multiple of `ROW_MULTIPLE` on entry, because a matrix product on few rows takes another code

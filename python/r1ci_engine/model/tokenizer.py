@@ -169,12 +169,13 @@ def _byte_alphabet() -> dict[str, int]:
     return alphabet | {chr(0x100 + index): byte for index, byte in enumerate(hidden)}
 
 
-_BYTE_OF = _byte_alphabet()
+BYTE_OF = _byte_alphabet()
+"""Character of a byte-level vocabulary to the byte it stands for."""
 
 
 def _byte_level_bytes(token: str) -> bytes:
     try:
-        return bytes(_BYTE_OF[character] for character in token)
+        return bytes(BYTE_OF[character] for character in token)
     except KeyError:
         return token.encode()  # a word outside the alphabet stands for itself
 
