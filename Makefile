@@ -62,6 +62,7 @@ fmt: dev  ## format Python and Rust
 
 bench: dev  ## time the sandbox and packing on this machine
 	$(BIN)/r1ci-engine sandbox bench
+	$(BIN)/python benches/pack.py
 
 wheel: dev  ## build the wheel into dist/
 	$(BIN)/maturin build --release --out dist

@@ -171,8 +171,8 @@ def test_the_sandbox_refuses_to_run_unprotected(
 def test_sandbox_figures_as_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["sandbox", "bench", "--count", "5", "--json"]) == 0
     figures = json.loads(capsys.readouterr().out)
-    assert figures["not_ok"] == 0
-    assert 0 < figures["p50_ms"] <= figures["p99_ms"]
+    assert figures["count"] == 5
+    assert 0 < figures["p50_ms"] <= figures["p95_ms"]
     assert main(["sandbox", "doctor", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)
 

@@ -41,23 +41,35 @@ class Eval:
 
 @dataclass(frozen=True)
 class View:
-    """Look at a run in the terminal: its state, its curves, its trajectories.
+    """Look at a run in the terminal: its course, or the trajectories of a step or phase.
 
-    Example: r1ci-engine view runs/demo --step 12
+    Example: r1ci-engine view runs/demo --step 12 --wrong
     """
 
     run_folder: RunFolder
     """A run folder, finished or not."""
     step: int | None = None
-    """Show the trajectories of this reinforcement step."""
+    """Show trajectories of this reinforcement step."""
+    phase: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
+    """Show trajectories of `measure`, `eval_before`, `eval_sft` or `eval_rl`."""
+    task: Annotated[str | None, tyro.conf.arg(metavar="TEXT")] = None
+    """Only tasks whose name holds this."""
     item: Annotated[str | None, tyro.conf.arg(metavar="ID")] = None
-    """Show only the trajectories of this item."""
+    """Only the group of this item."""
+    wrong: bool = False
+    """Only wrong answers."""
+    limit: int = 3
+    """Groups shown in full."""
 
     def run(self) -> int:
-        """Print what the run folder says."""
-        from r1ci_engine.report.terminal import show_run
+        """Print the course of the run, or the trajectories asked for."""
+        from r1ci_engine.report.terminal import ViewFilter, show_run, view
 
-        show_run(self.run_folder, step=self.step, item_id=self.item)
+        choice = ViewFilter(self.step, self.phase, self.task, self.item, self.wrong, self.limit)
+        if choice == ViewFilter():
+            show_run(self.run_folder)
+        else:
+            view(self.run_folder, choice)
         return 0
 
 

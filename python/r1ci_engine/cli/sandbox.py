@@ -69,7 +69,7 @@ class SandboxBench:
     Example: r1ci-engine sandbox bench --json
     """
 
-    count: int = 200
+    count: int = 300
     """Executions per measurement."""
     workers: int | None = None
     """Executions at once; one per core if left out."""
@@ -77,32 +77,12 @@ class SandboxBench:
 
     def run(self) -> int:
         """Measure and print."""
-        import statistics
-        import time
-
-        from r1ci_engine.sandbox import ExecutionRequest, Sandbox
+        from r1ci_engine.sandbox import bench
 
         if self.count < 1:
             raise ConfigError(f"`--count` is `{self.count}`: at least 1 is needed")
-        with Sandbox(workers=self.workers, required=RunConfig().sandbox.required) as sandbox:
-            sandbox.run_many([ExecutionRequest("pass")] * 8)  # warm up
-            waits: list[float] = []
-            for _ in range(self.count):
-                started = time.perf_counter()
-                sandbox.run("pass")
-                waits.append((time.perf_counter() - started) * 1000)
-            started = time.perf_counter()
-            results = sandbox.run_many([ExecutionRequest("pass")] * self.count)
-            seconds = time.perf_counter() - started
-            layers = list(sandbox.layers)
-        figures = {
-            "executions": self.count,
-            "not_ok": sum(result.exit_reason != "ok" for result in results),
-            "p50_ms": round(statistics.median(waits), 3),
-            "p99_ms": round(sorted(waits)[int(0.99 * (self.count - 1))], 3),
-            "per_second": round(self.count / seconds, 1),
-            "layers": layers,
-        }
+        required = RunConfig().sandbox.required
+        figures = bench(self.count, workers=self.workers, required=required)
         print_json(figures) if self.as_json else print_pairs(figures)
         return 0
 
