@@ -101,11 +101,19 @@ def _digits(rng: random.Random) -> Facts:
 
 
 def _word(rng: random.Random) -> str:
-    return "".join(rng.choice(ONSETS) + rng.choice(VOWELS) for _ in range(rng.randint(2, 5)))
+    return "".join(rng.choice(ONSETS) + rng.choice(VOWELS) for _ in range(rng.randint(2, 4)))
 
 
 def _digit_list(facts: Facts) -> list[int]:
     return [int(d) for d in str(facts["n"])]
+
+
+def _squares(facts: Facts) -> list[int]:
+    return [x * x for x in facts["xs"]]
+
+
+def _small_numbers(rng: random.Random) -> Facts:
+    return {"xs": [rng.randint(1, 40) for _ in range(rng.randint(2, 5))]}
 
 
 def _spaced(values: Sequence[object], joint: str = " ") -> str:
@@ -328,11 +336,35 @@ FAMILIES: tuple[Family, ...] = (
     ),
     Family(
         "list_product", "product of a list", "integer",
-        lambda rng: {"xs": [rng.randint(1, 20) for _ in range(rng.randint(2, 5))]},
+        _small_numbers,
         ("What is the product of {xs}?", "Find the product of {xs}."),
         lambda f: str(math.prod(f["xs"])),
         ("import math\nprint(math.prod({xs}))", "import math\nx = {xs}\nprint(math.prod(x))"),
         lambda f: f"{_spaced(f['xs'], ' * ')} = {math.prod(f['xs'])}.",
+    ),
+    Family(
+        "square_sum", "sum of the squares of a list", "integer",
+        _small_numbers,
+        ("What is the sum of the squares of {xs}?", "Find the sum of the squares of {xs}."),
+        lambda f: str(sum(_squares(f))),
+        ("print(sum(x * x for x in {xs}))", "print(sum(k ** 2 for k in {xs}))"),
+        lambda f: f"{_spaced(_squares(f), ' + ')} = {sum(_squares(f))}.",
+    ),
+    Family(
+        "square_max", "largest square of a list", "integer",
+        _small_numbers,
+        ("What is the largest of the squares of {xs}?", "Find the largest square of {xs}."),
+        lambda f: str(max(_squares(f))),
+        ("print(max(x * x for x in {xs}))", "print(max(k ** 2 for k in {xs}))"),
+        lambda f: f"The squares are {_spaced(_squares(f))}.",
+    ),
+    Family(
+        "square_min", "smallest square of a list", "integer",
+        _small_numbers,
+        ("What is the smallest of the squares of {xs}?", "Find the smallest square of {xs}."),
+        lambda f: str(min(_squares(f))),
+        ("print(min(x * x for x in {xs}))", "print(min(k ** 2 for k in {xs}))"),
+        lambda f: f"The squares are {_spaced(_squares(f))}.",
     ),
 )  # fmt: skip
 
