@@ -1,0 +1,420 @@
+"""The main run: supervised stage, measured potential, staged reinforcement, evaluation, report.
+
+Read `Run.go` first: it is the whole run in six lines. Each phase is a plain loop over steps that
+asks the workbench for trajectories and hands them to the trainer; this is the only place where
+rollout meets train. A run folder is all there is: what it holds decides where `--resume` goes on.
+
+Left out: several processes. Invariant: every random choice is named by (seed, phase, step, item,
+sample), so that a resumed run draws what the uninterrupted one would have drawn.
+"""
+
+import resource
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from r1ci_engine.config import OptimizerSection, RunConfig
+from r1ci_engine.curriculum.potential import Measure, measure_items
+from r1ci_engine.curriculum.stages import Curriculum
+from r1ci_engine.errors import DataError
+from r1ci_engine.interrupt import Stopped, StopRequest
+from r1ci_engine.model.decoder import Decoder
+from r1ci_engine.model.folder import load_model, save_model
+from r1ci_engine.report.folder import RunFolder
+from r1ci_engine.report.html import build_report
+from r1ci_engine.report.metrics import MetricsLog
+from r1ci_engine.report.summary import (
+    build_summary,
+    read_accuracies,
+    task_accuracies,
+    write_summary,
+)
+from r1ci_engine.report.terminal import accuracy_table
+from r1ci_engine.rollout.metrics import rollout_metrics
+from r1ci_engine.run_folder import RunPaths
+from r1ci_engine.start import starting_model
+from r1ci_engine.tasks.corpus import corpus_document
+from r1ci_engine.tasks.items import ItemSets, prepare_items
+from r1ci_engine.tasks.teacher import teach
+from r1ci_engine.train.batch import TrainSequence, encode_transcript
+from r1ci_engine.train.checkpoint import Checkpoint, load_latest, save_checkpoint
+from r1ci_engine.train.grpo import grpo_step
+from r1ci_engine.train.optimizer import Optimizer
+from r1ci_engine.train.sft import batch_indices, load_messages, sft_step
+from r1ci_engine.trajectory import Item, Trajectory, write_jsonl
+from r1ci_engine.workbench import DTYPES, Workbench
+
+PHASES = ("eval_before", "sft", "eval_sft", "measure", "grpo", "eval_rl", "done")
+SAVED_AFTER = ("sft", "measure", "grpo")
+"""Phases whose end is worth a checkpoint: the others change nothing."""
+
+
+@dataclass(frozen=True)
+class RunState:
+    """What a checkpoint must know beside weights and optimizer."""
+
+    phase: str = PHASES[0]
+    step: int = 0
+    """Steps of this phase that are done."""
+    policy_version: int = 0
+    """Optimizer steps the weights have seen."""
+    curriculum: dict[str, Any] | None = None
+    """`Curriculum.to_json()`, once measured."""
+    seconds: float = 0.0
+    """Running time so far."""
+
+
+def run_training(
+    config: RunConfig, run_dir: Path, *, resume: bool = False, console: Console | None = None
+) -> dict[str, Any]:
+    """Run or go on with a training run; returns what `summary.json` holds.
+
+    Raises R1ciError subclasses for what a person can mend, and Stopped (after saving) when Ctrl-C
+    asked for it.
+    """
+    console = console or Console(stderr=True)
+    paths = RunPaths(run_dir)
+    paths.open(config, resume=resume)
+    checkpoint, damaged = load_latest(paths.checkpoints)
+    for line in damaged:
+        console.print(f"passed over: {line}")
+    start = starting_model(config, run_dir)
+    with (
+        StopRequest() as stop,
+        Workbench(config, checkpoint.model if checkpoint else start) as bench,
+        MetricsLog(paths.metrics) as metrics,
+    ):
+        return Run(config, paths, start, bench, metrics, stop, console, checkpoint).go()
+
+
+class Run:
+    """One run under way: its parts, its state, and a method per phase."""
+
+    def __init__(
+        self,
+        config: RunConfig,
+        paths: RunPaths,
+        start: Path,
+        bench: Workbench,
+        metrics: MetricsLog,
+        stop: StopRequest,
+        console: Console,
+        checkpoint: Checkpoint | None,
+    ) -> None:
+        self.config, self.paths, self.start, self.bench = config, paths, start, bench
+        self.metrics, self.stop, self.console = metrics, stop, console
+        # A run on documents alone (the base corpus) asks no questions.
+        asks = config.tasks.train or config.tasks.heldout
+        self.items: ItemSets = (
+            prepare_items(config.tasks, config.seed, paths.items) if asks else ItemSets([], [], [], [])
+        )
+        self.state = RunState(**checkpoint.state) if checkpoint else RunState()
+        self.optimizer: Optimizer | None = None
+        self._saved_optimizer = checkpoint.optimizer_state() if checkpoint else None
+        self._started = time.monotonic() - self.state.seconds
+        metrics.truncate_after(self.state.phase, self.state.step)
+
+    def go(self) -> dict[str, Any]:
+        """The run: each phase once, then summary and report."""
+        self.phase("eval_before", lambda: self.evaluate("before"))
+        self.phase("sft", self.supervise)
+        self.phase("eval_sft", lambda: self.evaluate("sft"))
+        self.phase("measure", self.measure)
+        self.phase("grpo", self.reinforce)
+        self.phase("eval_rl", lambda: self.evaluate("rl"))
+        return self.finish()
+
+    def phase(self, name: str, work: Callable[[], None]) -> None:
+        """Do one phase unless the run is past it; a stop request is answered after saving."""
+        if PHASES.index(name) < PHASES.index(self.state.phase):
+            return
+        try:
+            work()
+        except Stopped:
+            self.console.print(f"stopped; saved in `{self.save()}`, go on with --resume")
+            raise
+        self.state = replace(self.state, phase=PHASES[PHASES.index(name) + 1], step=0)
+        self.optimizer = None
+        if name in SAVED_AFTER:
+            self.save(keep=name == "sft")
+
+    # --- phases --------------------------------------------------------------------------------
+
+    def evaluate(self, moment: str) -> None:
+        """Accuracy on held-out items and tasks, with the same noise at every moment."""
+        items = [*self.items.eval, *self.items.heldout]
+        skipped = moment == "sft" and not self.config.sft.steps
+        skipped |= moment == "rl" and not sum(self.config.curriculum.stage_steps)
+        if not items or skipped:
+            return
+        trajectories = self.ask(
+            f"evaluate ({moment})",
+            items,
+            samples=self.config.eval.samples,
+            temperature=self.config.eval.temperature,
+            purpose="eval",
+        )
+        self.keep(f"eval_{moment}", trajectories)
+        rows = task_accuracies({i.task: i.split for i in items}, {moment: trajectories})
+        metrics = {f"accuracy/{row.split}/{row.task}": getattr(row, moment) for row in rows}
+        self.log(1, metrics | rollout_metrics(trajectories))
+
+    def supervise(self) -> None:
+        """Supervised fine-tuning: one optimizer step per step, on transcripts."""
+        section = self.config.sft
+        if not section.steps:
+            return
+        batch_of = self._sft_batches()
+        optimizer = self.start_optimizer(section.optimizer, section.steps)
+        with self.progress("supervised", section.steps, self.state.step) as advance:
+            for step in range(self.state.step + 1, section.steps + 1):
+                self.stop.check()
+                started = time.perf_counter()
+                metrics = sft_step(self.bench.model, optimizer, batch_of(step - 1), section)
+                metrics["tokens_per_s"] = metrics["tokens"] / (time.perf_counter() - started)
+                self.log(step, metrics)
+                self.made_step(step)
+                advance(f"loss {metrics['loss']:.3f}")
+
+    def measure(self) -> None:
+        """Potential of every training item, from samples of all measuring agents."""
+        section = self.config.curriculum
+        if not sum(section.stage_steps):
+            return
+        if section.mode == "none":
+            measures = [Measure(item.id, item.task) for item in self.items.train]
+        else:
+            trajectories = self.ask(
+                "measure potential",
+                self.items.train,
+                samples=section.samples_per_agent,
+                temperature=section.temperature,
+                purpose="measure",
+                agents=section.agents,
+            )
+            self.keep("measure", trajectories)
+            measurement = measure_items(self.items.train, trajectories)
+            measures = list(measurement.measures)
+            shares = [measure.potential for measure in measures]
+            mean = {"potential/mean": sum(shares) / len(shares)}
+            self.log(1, mean | rollout_metrics(trajectories))
+        curriculum = Curriculum(section, self.config.seed, measures)
+        write_jsonl(self.paths.curriculum, curriculum.records())
+        self.state = replace(self.state, curriculum=curriculum.to_json())
+
+    def reinforce(self) -> None:
+        """GRPO over the stages: sample a batch of items, learn from it, log, save."""
+        section, rollout = self.config.grpo, self.config.rollout
+        if not sum(self.config.curriculum.stage_steps):
+            return
+        assert self.state.curriculum is not None
+        curriculum = Curriculum.from_json(
+            self.state.curriculum, self.config.curriculum, self.config.seed
+        )
+        items = {item.id: item for item in self.items.train}
+        updates = curriculum.total_steps * section.updates_per_step
+        optimizer = self.start_optimizer(section.optimizer, updates)
+        reference = self._reference() if section.kl_coef else None
+        with self.progress("reinforce", curriculum.total_steps, self.state.step) as advance:
+            for step in range(self.state.step + 1, curriculum.total_steps + 1):
+                stage = curriculum.stage_of(step)
+                started = time.perf_counter()
+                trajectories = self.ask(
+                    None,
+                    [items[name] for name in curriculum.batch(step, section.prompts_per_step)],
+                    samples=section.group_size,
+                    temperature=rollout.temperature,
+                    purpose="train",
+                    step=step,
+                )
+                sampled = time.perf_counter()
+                metrics = rollout_metrics(trajectories) | grpo_step(
+                    self.bench.model,
+                    reference,
+                    optimizer,
+                    trajectories,
+                    section,
+                    temperature=rollout.temperature,
+                    token_budget=rollout.max_new_tokens,
+                )
+                metrics["time/rollout"] = sampled - started
+                metrics["time/sandbox"] = self.bench.engine.stats.waiting_s
+                metrics["tokens_per_s"] = metrics["tokens"] / (time.perf_counter() - started)
+                self.keep(f"step_{step:06d}", trajectories)
+                self.log(step, metrics, stage=stage.number)
+                self.made_step(step)
+                advance(f"stage {stage.number}  reward {metrics['reward/mean']:.2f}")
+
+    def finish(self) -> dict[str, Any]:
+        """Export the model, write summary and report, print the table."""
+        save_model(self.bench.model, self.paths.model, tokenizer_files_from=self.start)
+        rows = read_accuracies(RunFolder.open(self.paths.path))
+        summary = build_summary(
+            rows,
+            seconds=self.seconds(),
+            peak_rss_mb=peak_rss_mb(),
+            steps=self.config.sft.steps + sum(self.config.curriculum.stage_steps),
+        )
+        write_summary(self.paths.summary, summary)
+        report = build_report(self.paths.path)
+        if rows:
+            self.console.print(accuracy_table(rows))
+        self.console.print(f"model: {self.paths.model}\nreport: {report}")
+        return summary
+
+    # --- what the phases share -----------------------------------------------------------------
+
+    def ask(
+        self,
+        description: str | None,
+        items: Sequence[Item],
+        *,
+        samples: int,
+        temperature: float,
+        purpose: str,
+        step: int = 0,
+        agents: Sequence[str] = ("code",),
+    ) -> list[Trajectory]:
+        """Trajectories from the workbench, stoppable, with a progress bar if described."""
+        total = len(items) * samples * len(agents)
+        with self.progress(description, total) as advance:
+
+            def done(trajectory: Trajectory) -> None:
+                self.stop.check()
+                advance("")
+
+            return self.bench.answer(
+                items,
+                samples=samples,
+                temperature=temperature,
+                step=step,
+                purpose=purpose,
+                agents=agents,
+                policy_version=self.state.policy_version,
+                on_done=done,
+            )
+
+    @contextmanager
+    def progress(
+        self, description: str | None, total: int, done: int = 0
+    ) -> Iterator[Callable[[str], None]]:
+        """A bar; call what it yields with a remark to advance by one. None draws nothing."""
+        if description is None:
+            yield lambda remark: None
+            return
+        columns = (
+            TextColumn(f"{description:<18}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("{task.fields[remark]}"),
+        )
+        with Progress(*columns, console=self.console) as bar:
+            task = bar.add_task(description, total=total, completed=done, remark="")
+            yield lambda remark: bar.update(task, advance=1, remark=remark)
+
+    def log(self, step: int, metrics: dict[str, Any], stage: int | None = None) -> None:
+        """One line of `metrics.jsonl`."""
+        phase, seconds = self.state.phase, self.seconds()
+        self.metrics.write(phase, step, metrics, seconds=seconds, stage=stage)
+
+    def keep(self, name: str, trajectories: Sequence[Trajectory]) -> None:
+        """One file of trajectories."""
+        path = self.paths.trajectories / f"{name}.jsonl"
+        write_jsonl(path, (trajectory.to_json() for trajectory in trajectories))
+
+    def seconds(self) -> float:
+        """Running time, earlier parts of a resumed run included."""
+        return time.monotonic() - self._started
+
+    def start_optimizer(self, section: OptimizerSection, total_steps: int) -> Optimizer:
+        """The optimizer of this phase, going on where a checkpoint left it."""
+        self.optimizer = Optimizer(self.bench.model, section, total_steps)
+        if self._saved_optimizer is not None and self.state.step:
+            self.optimizer.load_state_dict(self._saved_optimizer)
+        self._saved_optimizer = None
+        return self.optimizer
+
+    def made_step(self, step: int) -> None:
+        """Count a finished step; save when it is due."""
+        version = self.state.policy_version + 1
+        self.state = replace(self.state, step=step, policy_version=version)
+        if step % self.config.save_every == 0:
+            self.save()
+
+    def save(self, *, keep: bool = False) -> Path:
+        """Write a checkpoint of the state as it is."""
+        self.state = replace(self.state, seconds=self.seconds())
+        return save_checkpoint(
+            self.paths.checkpoints,
+            checkpoint_name(self.state.phase, self.state.step),
+            self.bench.model,
+            self.optimizer,
+            asdict(self.state),
+            tokenizer_files_from=self.start,
+            keep=keep,
+        )
+
+    def _reference(self) -> Decoder:
+        """The model before reinforcement, frozen: after SFT, or as the run started."""
+        after_sft = self.paths.checkpoints / checkpoint_name("eval_sft", 0) / "model"
+        folder = after_sft if self.config.sft.steps else self.start
+        device = self.bench.model.head_weight.device
+        reference = load_model(folder, device=device, dtype=DTYPES[self.config.model.dtype])
+        return reference.requires_grad_(False)
+
+    def _sft_batches(self) -> Callable[[int], list[TrainSequence]]:
+        """Step (from 0) -> its sequences; a pure function of the run's seed."""
+        section, seed, bench = self.config.sft, self.config.seed, self.bench
+        if section.source == "corpus":
+            return lambda step: [
+                encode_transcript(corpus_document(seed, index), bench.tokenizer, bench.template)
+                for index in range(step * section.batch_size, (step + 1) * section.batch_size)
+            ]
+        if section.source == "jsonl":
+            transcripts = load_messages(Path(section.path))
+        else:
+            transcripts = teach(
+                self.items.sft,
+                section.code_share,
+                self.config.protocol,
+                bench.sandbox,
+                bench.result_fits,
+                seed,
+            )
+        if not transcripts:
+            raise DataError(
+                "there is nothing to imitate: no transcripts for SFT",
+                hint="raise tasks.sft_items, or set sft.steps to 0",
+            )
+        sequences = [encode_transcript(t, bench.tokenizer, bench.template) for t in transcripts]
+        context = self.config.rollout.context
+        for sequence in sequences:
+            if len(sequence.tokens) > context:
+                raise DataError(
+                    f"transcript `{sequence.name}` has `{len(sequence.tokens)}` tokens, more than "
+                    f"the context of `{context}`",
+                    hint="raise rollout.context or leave it out",
+                )
+        return lambda step: [
+            sequences[index]
+            for index in batch_indices(len(sequences), section.batch_size, step, seed)
+        ]
+
+
+def checkpoint_name(phase: str, step: int) -> str:
+    """Sorts in the order of the run."""
+    return f"{PHASES.index(phase)}-{phase}-{step:06d}"
+
+
+def peak_rss_mb() -> float:
+    """Most memory this process and its largest child have held, in MiB."""
+    own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    child = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+    return (own + child) / 1024

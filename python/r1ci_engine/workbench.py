@@ -1,0 +1,153 @@
+"""Everything a run holds open at once, and the one thing rooms do together: answer and judge.
+
+Rollout, sandbox, checks and reward meet here so that training, measuring and evaluation ask
+questions in exactly the same way. Left out: any decision about what to ask next or what to learn
+from the answers (`run.py`).
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+import torch
+
+from r1ci_engine.config import RunConfig
+from r1ci_engine.errors import ConfigError
+from r1ci_engine.model.decoder import Decoder
+from r1ci_engine.model.folder import load_model
+from r1ci_engine.model.template import ChatTemplate
+from r1ci_engine.model.tokenizer import TextTokenizer
+from r1ci_engine.rollout.engine import RolloutEngine, RolloutRequest
+from r1ci_engine.sandbox import Limits, Sandbox
+from r1ci_engine.tasks.checks import Checker
+from r1ci_engine.tasks.protocol import final_answer, prompt_messages
+from r1ci_engine.tasks.reward import score
+from r1ci_engine.trajectory import Item, SegmentKind, StopReason, Trajectory
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+class Workbench:
+    """Model, tokenizer, template, sandbox and rollout engine of one run. A context manager."""
+
+    def __init__(self, config: RunConfig, model_folder: Path) -> None:
+        """Open all of it. Raises ModelError, SandboxError or ConfigError."""
+        if config.threads:
+            torch.set_num_threads(config.threads)
+        self.config = config
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.model: Decoder = load_model(
+            model_folder, device=device, dtype=DTYPES[config.model.dtype]
+        )
+        if config.rollout.context > self.model.config.context:
+            raise ConfigError(
+                f"`rollout.context` = `{config.rollout.context}` is more than the model's "
+                f"`{self.model.config.context}`",
+                hint=f"set rollout.context to {self.model.config.context} or less",
+            )
+        self.tokenizer = TextTokenizer.load(model_folder)
+        self.tokenizer.require_fit(self.model.config)
+        self.template = ChatTemplate.load(model_folder, self.tokenizer)
+        self.sandbox = open_sandbox(config)
+        self.engine = RolloutEngine(
+            self.model,
+            self.tokenizer,
+            self.template,
+            self.sandbox,
+            config.rollout,
+            config.protocol,
+        )
+        self.checker = Checker(self.sandbox)
+
+    def __enter__(self) -> "Workbench":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.sandbox.close()
+
+    def result_fits(self, text: str) -> bool:
+        """Whether a tool result keeps within `protocol.output_tokens`."""
+        return len(self.tokenizer.encode_text(text)) <= self.config.protocol.output_tokens
+
+    def answer(
+        self,
+        items: Sequence[Item],
+        *,
+        samples: int,
+        temperature: float,
+        step: int,
+        purpose: str,
+        agents: Iterable[str] = ("code",),
+        policy_version: int = 0,
+        on_done: Callable[[Trajectory], None] | None = None,
+    ) -> list[Trajectory]:
+        """Sample, run, judge: `samples` trajectories per item and agent, in that order.
+
+        `purpose` and `step` enter the seeds, so that evaluation and training never share noise.
+        """
+        requests = [
+            RolloutRequest(
+                item=item,
+                prompt=self.prompt_tokens(item, agent),
+                agent=agent,
+                sample_index=index,
+                run_seed=self.config.seed,
+                purpose=purpose,
+                step=step,
+                temperature=temperature,
+                policy_version=policy_version,
+            )
+            for item in items
+            for agent in agents
+            for index in range(samples)
+        ]
+        trajectories = self.engine.generate(requests, on_done=on_done)
+        self.judge([request.item for request in requests], trajectories)
+        return trajectories
+
+    def prompt_tokens(self, item: Item, agent: str) -> list[int]:
+        """The prompt of an item as this model reads it."""
+        messages = prompt_messages(item, agent, self.config.protocol)  # pyright: ignore[reportArgumentType]
+        return self.template.prompt_tokens(messages)
+
+    def judge(self, items: Sequence[Item], trajectories: Sequence[Trajectory]) -> None:
+        """Fill in answer, correctness and reward. A fault of the sandbox is never a reward."""
+        turns = [self._turn_texts(trajectory) for trajectory in trajectories]
+        for trajectory, texts in zip(trajectories, turns, strict=True):
+            trajectory.answer = final_answer(texts)
+        verdicts = self.checker.check_many(
+            [(item, t.answer) for item, t in zip(items, trajectories, strict=True)]
+        )
+        for trajectory, texts, verdict in zip(trajectories, turns, verdicts, strict=True):
+            if verdict is None:
+                trajectory.stop_reason = StopReason.INFRASTRUCTURE
+            if trajectory.faulty:
+                continue
+            trajectory.correct = bool(verdict)
+            trajectory.reward = score(
+                texts, trajectory.correct, trajectory.turns, self.config.protocol
+            )
+
+    def _turn_texts(self, trajectory: Trajectory) -> list[str]:
+        stops = self.tokenizer.stop_ids
+        texts = []
+        for segment in trajectory.segments:
+            if segment.kind is SegmentKind.MODEL:
+                ids = trajectory.tokens[segment.start : segment.end]
+                texts.append(self.tokenizer.decode([i for i in ids if i not in stops]))
+        return texts
+
+
+def open_sandbox(config: RunConfig) -> Sandbox:
+    """The sandbox a run asks for. Raises SandboxError if a required layer is missing."""
+    section = config.sandbox
+    return Sandbox(
+        workers=section.workers or None,
+        limits=Limits(
+            cpu_s=section.cpu_s,
+            wall_s=section.wall_s,
+            memory_mb=section.memory_mb,
+            output_bytes=section.output_kb * 1024,
+        ),
+        required=section.required,
+        preload=section.preload,
+    )
