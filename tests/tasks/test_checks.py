@@ -6,6 +6,7 @@ from fractions import Fraction
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from r1ci_engine.errors import DataError
 from r1ci_engine.tasks.checks import RULES, Checker, read_integer, read_number, validate_item
 from r1ci_engine.trajectory import Item

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from r1ci_engine.config import ProtocolSection
 from r1ci_engine.tasks.protocol import (
     HEAD_PROMPTS,
@@ -186,7 +187,7 @@ def test_both_scanners_read_the_same_grammar(text: str) -> None:
     "unit", ["<<<", ">>>", "```python\n", "```\n", "```python\n```\n", "`", "<<<>>>", "\n", " "]
 )
 def test_hostile_text_costs_linear_time(unit: str) -> None:
-    text = unit * (2_000_000 // len(unit))
+    text = unit * (500_000 // len(unit))
     start = time.perf_counter()
     find_script(text)
     extract_answer(text)
@@ -197,7 +198,7 @@ def test_hostile_text_costs_linear_time(unit: str) -> None:
 def test_token_by_token_is_linear() -> None:
     scanner = FenceScanner()
     start = time.perf_counter()
-    for _ in range(500_000):
+    for _ in range(200_000):
         scanner.feed("x ")
     assert time.perf_counter() - start < 10
 

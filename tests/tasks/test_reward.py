@@ -1,6 +1,7 @@
 """The three reward terms, each alone."""
 
 import pytest
+
 from r1ci_engine.config import ProtocolSection
 from r1ci_engine.tasks.reward import score
 

@@ -136,6 +136,9 @@ SANDBOXED = "reasoning_gym"
 def validate_item(item: Item) -> None:
     """Raise DataError if the item could never be answered right: unknown rule, bad reference."""
     if item.check == SANDBOXED:
+        from r1ci_engine.tasks.reasoning_gym import validate_gym_item
+
+        validate_gym_item(item)
         return
     rule = RULES.get(item.check)
     if rule is None:

@@ -60,7 +60,8 @@ def arithmetic(
     def allowed(node: ast.expr, depth: int) -> bool:
         match node:
             case ast.Constant(value=value):
-                return type(value) in (int, float) and abs(value) <= _LARGEST_NUMBER
+                plain = isinstance(value, int | float) and not isinstance(value, bool)
+                return plain and abs(value) <= _LARGEST_NUMBER
             case ast.Name(id=name):
                 return name in names
             case ast.UnaryOp(op=ast.USub() | ast.UAdd(), operand=operand):
@@ -153,6 +154,10 @@ def _same_numbers(entry: Entry, answer: str) -> bool:
     return read(answer) == read(entry["answer"])
 
 
+def _same_words_in_order(entry: Entry, answer: str) -> bool:
+    return [word.strip() for word in answer.split(",")] == entry["metadata"]["sorted_words"]
+
+
 def _same_probability(entry: Entry, answer: str) -> bool:
     """Within a thousandth of the value; the scorer's absolute bound accepts 0 for most items."""
     value, wanted = (
@@ -189,6 +194,7 @@ OWN: dict[str, Callable[[Entry, str], bool]] = {
     "game_of_life_halting": _same_word,  # any text
     "letter_jumble": _same_word,  # further words
     "number_sorting": _same_numbers,  # numbers off by one
+    "word_sorting": _same_words_in_order,  # further words
 }
 """Datasets judged here instead of by the library's scorer."""
 

@@ -81,7 +81,7 @@ def read_items(path: Path) -> list[Item]:
     items: list[Item] = []
     for number, record in read_jsonl(path):
         try:
-            item = _ITEM.validate_python(record, strict=True, extra="forbid")
+            item = _ITEM.validate_python(record)
             validate_item(item)
         except ValidationError as error:
             fault = error.errors(include_url=False)[0]

@@ -1,10 +1,10 @@
 """Questions from a JSONL file, one JSON object per line.
 
 Fields: `prompt` (text, or chat messages as a list of `role`/`content`) and `answer` (text or a
-number); optionally `check` (a rule of `checks.py`, default `exact`), `id` and `metadata`. The
-columns of verl's data sets are read too: `reward_model.ground_truth` stands for `answer`, and
-`data_source` and `extra_info` go to the metadata. Other fields are ignored, so that the output
-of `r1ci-engine tasks generate` is a task again.
+number); optionally `check` (a rule of `checks.py`, default `exact`), `id` (unique in the file)
+and `metadata`. The columns of verl's data sets are read too: `reward_model.ground_truth` stands
+for `answer`, and `data_source` and `extra_info` go to the metadata. Other fields are ignored, so
+that the output of `r1ci-engine tasks generate` is a task again.
 
 Every fault names file and line. The file is read whole, and nothing in it is evaluated.
 """
@@ -79,14 +79,23 @@ def _read_item(task: str, record: dict[str, Any]) -> Item:
         metadata = {**kept, **metadata}
     else:
         answer = _field(record, "answer")
-    check = record.get("check", "exact")
-    identity = record.get("id", content_id(task, prompt))
-    if isinstance(answer, int | float) and not isinstance(answer, bool):
-        answer = str(answer)
-    for name, value in (("answer", answer), ("check", check), ("id", identity)):
-        if not isinstance(value, str) and not (name == "answer" and value is None):
-            raise DataError(f"`{name}` is `{value!r}`, not a text")
-    return Item(task, identity, prompt, answer, check, metadata)
+    return Item(
+        task=task,
+        # Ids count per file, but have to be unique in a run.
+        id=f"{task}/{_text('id', record['id'])}" if "id" in record else content_id(task, prompt),
+        prompt=prompt,
+        answer=None if answer is None else _text("answer", answer),
+        check=_text("check", record.get("check", "exact")),
+        metadata=metadata,
+    )
+
+
+def _text(name: str, value: Any) -> str:
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return str(value)
+    if not isinstance(value, str):
+        raise DataError(f"`{name}` is `{value!r}`, neither text nor a number")
+    return value
 
 
 def _field(record: dict[str, Any], name: str) -> Any:

@@ -223,6 +223,16 @@ def shared_gym(required: tuple[str, ...] = ()) -> Gym:
     return gym
 
 
+def validate_gym_item(item: Item) -> None:
+    """Raise DataError unless the item carries what its scorer needs."""
+    known = item.metadata.get("dataset") in DATASETS
+    if not known or not isinstance(item.metadata.get("entry"), dict):
+        raise DataError(
+            f"item `{item.id}` has check `{SANDBOXED}` but not its metadata",
+            hint="such items come from `r1ci-engine tasks generate reasoning_gym/NAME`",
+        )
+
+
 def require_library() -> None:
     """Raise MissingExtra unless the library is installed in the pinned version."""
     hint = f"pip install reasoning-gym=={VERSION}"
@@ -284,14 +294,10 @@ def _source(name: str) -> str:
 
 
 def _request(item: Item, answer: str) -> list[Any]:
-    name, metadata = item.metadata.get("dataset"), item.metadata.get("entry")
-    if name not in DATASETS or not isinstance(metadata, dict):
-        raise DataError(
-            f"item `{item.id}` has check `{SANDBOXED}` but not its metadata",
-            hint="such items come from `r1ci-engine tasks generate reasoning_gym/NAME`",
-        )
+    validate_gym_item(item)
+    metadata = item.metadata["entry"]
     entry = {"question": item.prompt, "answer": item.answer, "metadata": metadata}
-    return [name, entry, answer]
+    return [item.metadata["dataset"], entry, answer]
 
 
 def _read_replies(output: str, count: int) -> list[bool | str]:

@@ -1,0 +1,143 @@
+"""The script that judges Reasoning-Gym answers: what it lets through to third-party scorers.
+
+No library is needed here; `test_reasoning_gym.py` runs the real scorers in the sandbox.
+"""
+
+import ast
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from r1ci_engine.tasks.gym_score import Judge, arithmetic
+
+SYMBOLIC: dict[str, Any] = {"names": ("x", "C"), "functions": ("sin", "sqrt"), "powers": True}
+
+
+@pytest.mark.parametrize(
+    ("text", "normal"),
+    [
+        ("1 + 2*3", "1 + 2 * 3"),
+        (" -(4 - 1)/2 ", "-(4 - 1) / 2"),
+        ("0x10 + 1_0", "16 + 10"),
+        ("24 # 1 2 3 4", "24"),
+        ("1.5", "1.5"),
+    ],
+)
+def test_arithmetic_is_written_anew(text: str, normal: str) -> None:
+    assert arithmetic(text) == normal
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["3*x**2/2 + C", "2*(4*x + 2)**(3/2)/3", "x*sin(x) - sqrt(1 - x**2)", "x**-1", "(x**2 + 1)**3"],
+)
+def test_symbolic_answers_pass(text: str) -> None:
+    assert arithmetic(text, **SYMBOLIC) is not None
+    assert arithmetic(text) is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "__import__('os').system('id')",
+        "x.__class__",
+        "x[0]",
+        "sin",
+        "sin()",
+        "sin(x, x)",
+        "sin(x=1)",
+        "sin(*x)",
+        "Integral(x, x)",
+        "eval('1')",
+        "'1'",
+        "f'{x}'",
+        "True",
+        "1j",
+        "nan",
+        "[1]",
+        "lambda: 1",
+        "(x := 1)",
+        "1 if x else 2",
+        "x < 1",
+        "x & 1",
+        "1 // 2",
+        "7 % 2",
+        "9**9**9**9",
+        "9**101",
+        "((9**99)**99)**99",
+        "1e300",
+        "1" * 30,
+        "1+" * 999 + "1",
+        "(" * 500 + "1" + ")" * 500,
+        "-" * 1500 + "1",
+        "x\ny",
+        "1; 2",
+        "",
+        "\x00",
+        "x" * 5000,
+    ],
+)
+def test_everything_else_is_refused(text: str) -> None:
+    assert arithmetic(text, **SYMBOLIC) is None
+
+
+@given(st.text() | st.text(alphabet="0123456789+-*/(). xCsin,#e_[]='\"\n"))
+def test_what_passes_is_harmless_and_stable(text: str) -> None:
+    normal = arithmetic(text, **SYMBOLIC)
+    if normal is not None:
+        assert arithmetic(normal, **SYMBOLIC) == normal
+        for node in ast.walk(ast.parse(normal, mode="eval")):
+            assert not isinstance(node, ast.Attribute | ast.Subscript | ast.Compare | ast.Lambda)
+            if isinstance(node, ast.Name):
+                assert node.id in ("x", "C", "sin", "sqrt")
+
+
+def entry(answer: str, **metadata: Any) -> dict[str, Any]:
+    return {"question": "?", "answer": answer, "metadata": metadata}
+
+
+@pytest.mark.parametrize(
+    ("name", "item", "right", "wrong"),
+    [
+        ("binary_matrix", entry("0 1\n1 0"), "0 1\n1 0", "[[0, 1], [1, 0]]"),
+        ("n_queens", entry("Q _", valid_answers=["Q _"]), "Q _", "[['Q', '_']]"),
+        ("coin_flip", entry("0.0001"), "1/10000", "0"),
+        ("figlet_font", entry("FLASHLIGHTS"), "flashlights", "FLASHLIGHTX"),
+        ("game_of_life", entry("[[0,1]]"), "[[0, 1]]", "[[0, 1], [1, 1]]"),
+        ("game_of_life", entry("[[0,1]]"), "[[0, 1]]", "[[0, true]]"),
+        ("game_of_life_halting", entry("False"), "false", "True"),
+        ("letter_jumble", entry("red fox"), "Red fox", "red fox hen"),
+        ("number_sorting", entry("['1.0', '2.5']"), "[1, 2.50]", "[1.0, 2.0]"),
+        ("number_sorting", entry("['1.0']"), "1", "nan"),
+        ("word_sorting", entry("a, b", sorted_words=["a", "b"]), "a,b", "a, b, c"),
+        ("rearc", entry("1 2\n3 4"), "1 2 \n3 4", "1 2 3 4"),
+    ],
+)
+def test_leaks_are_closed_without_the_library(
+    name: str, item: dict[str, Any], right: str, wrong: str
+) -> None:
+    judge = Judge()
+    assert judge.right(name, item, right) is True
+    for answer in (wrong, "", "nan", "[", json.dumps({"a": 1}), "[" * 9000, "9" * 9000):
+        assert judge.right(name, item, answer) is False
+
+
+@pytest.mark.parametrize(
+    ("name", "item", "answer"),
+    [
+        ("countdown", entry("", numbers=[1, 2, 3]), "2 * 3"),
+        ("countdown", entry("", numbers=[1, 2, 3]), "6 # 1 2 3"),
+        ("countdown", entry("", numbers=[2, 3]), "2 ** 3"),
+        ("puzzle24", entry("", numbers=[1, 2, 3, 4]), "6 * 4 * 1 * 1"),
+        ("simple_integration", entry("", variable="x", integrand="x"), "Integral(x, x)"),
+        ("polynomial_multiplication", entry("x", variables=["x"]), "y"),
+        ("complex_arithmetic", entry("", result=[1, 2]), "nan"),
+    ],
+)
+def test_guards_refuse_before_the_scorer_is_asked(
+    name: str, item: dict[str, Any], answer: str
+) -> None:
+    assert Judge().right(name, item, answer) is False
