@@ -60,8 +60,9 @@ def arithmetic(
     def allowed(node: ast.expr, depth: int) -> bool:
         match node:
             case ast.Constant(value=value):
-                plain = isinstance(value, int | float) and not isinstance(value, bool)
-                return plain and abs(value) <= _LARGEST_NUMBER
+                if isinstance(value, bool) or not isinstance(value, int | float):
+                    return False
+                return abs(value) <= _LARGEST_NUMBER
             case ast.Name(id=name):
                 return name in names
             case ast.UnaryOp(op=ast.USub() | ast.UAdd(), operand=operand):
