@@ -13,29 +13,37 @@ from dataclasses import dataclass
 from r1ci_engine.trajectory import Trajectory
 
 DEVIATION_FLOOR = 1e-6
-"""Added to the deviation before dividing."""
+"""Added to the deviation before dividing (as in the paper's framework)."""
 
 SAME_REWARD = 1e-9
 """Rewards this close are equal: the group teaches nothing."""
 
 
 @dataclass(frozen=True)
-class GroupStatistics:
-    """Shares and counts of one step's groups."""
+class GroupCounts:
+    """What the groups of one step were like."""
 
-    groups: int
-    """Sound groups, of which the others are shares."""
     all_right: int
     all_wrong: int
     mixed: int
     """Some right, some wrong."""
     faulty: int
-    """Groups left out because the sandbox failed."""
+    """Groups left out because the sandbox failed; not among the others."""
+
+    def shares(self) -> dict[str, float]:
+        """As metrics: shares of the sound groups, and the number of faulty ones."""
+        sound = max(1, self.all_right + self.all_wrong + self.mixed)
+        return {
+            "group/all_right": self.all_right / sound,
+            "group/all_wrong": self.all_wrong / sound,
+            "group/mixed": self.mixed / sound,
+            "group/faulty": float(self.faulty),
+        }
 
 
 def group_advantages(
     trajectories: Sequence[Trajectory], variant: str
-) -> tuple[list[Trajectory], GroupStatistics]:
+) -> tuple[list[Trajectory], GroupCounts]:
     """Set `advantage` on every trajectory; returns those of sound groups, in order, and counts.
 
     reward - group mean; `grpo` and `dapo` divide it by the group's sample deviation (n - 1) plus
@@ -62,8 +70,7 @@ def group_advantages(
             trajectory.advantage = (reward - mean) / scale
     kept = [t for t in trajectories if (t.item_id, t.agent) in sound]
     right = [sum(t.correct for t in groups[name]) / len(groups[name]) for name in sound]
-    return kept, GroupStatistics(
-        groups=len(sound),
+    return kept, GroupCounts(
         all_right=sum(share == 1 for share in right),
         all_wrong=sum(share == 0 for share in right),
         mixed=sum(0 < share < 1 for share in right),

@@ -1,24 +1,30 @@
 """Checkpoints that are either whole or not there.
 
-A checkpoint is a folder: `model/` (a Hugging Face folder, usable by itself), `optimizer.pt` and
-`state.json`, which is written last and lists the size of every other file. It is made under a
-temporary name, flushed to the disk and renamed; only then is the pointer `latest` moved. Whatever
-happens in between, the previous checkpoint loads.
+A checkpoint is a folder: `model/` (a Hugging Face folder, usable by itself),
+`optimizer.safetensors` and `state.json`, which is written last and lists size and checksum of
+every other file. It is made under a temporary name, flushed to the disk and renamed; only then is
+the pointer `latest` moved. Whatever happens in between, kill -9 included, one whole checkpoint is
+there and loads.
 
-Left out: several processes. Names sort in the order they were written.
+Left out: several processes, and whose run it is (`run_folder.py` refuses another configuration).
+Names sort in the order they were written; names that begin with a dot are not checkpoints yet, or
+no longer.
 """
 
 import errno
 import json
 import os
 import shutil
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
 
-from r1ci_engine.errors import CheckpointError, R1ciError
+from r1ci_engine.errors import CheckpointError
 from r1ci_engine.model.decoder import Decoder
 from r1ci_engine.model.folder import save_model
 from r1ci_engine.train.optimizer import Optimizer
@@ -26,6 +32,7 @@ from r1ci_engine.train.optimizer import Optimizer
 FORMAT = 1
 KEPT = 2
 """Checkpoints kept beside those asked to stay."""
+OPTIMIZER = "optimizer.safetensors"
 
 
 @dataclass(frozen=True)
@@ -41,10 +48,10 @@ class Checkpoint:
         """Its Hugging Face folder."""
         return self.folder / "model"
 
-    def optimizer_state(self) -> dict[str, Any] | None:
+    def optimizer_state(self) -> dict[str, Tensor] | None:
         """State for `Optimizer.load_state_dict`, None if none was saved."""
-        path = self.folder / "optimizer.pt"
-        return torch.load(path, weights_only=True) if path.exists() else None
+        path = self.folder / OPTIMIZER
+        return load_file(path) if path.exists() else None
 
 
 def save_checkpoint(
@@ -59,52 +66,62 @@ def save_checkpoint(
 ) -> Path:
     """Write checkpoint `name` under `root` and make it the latest; returns its folder.
 
-    With `keep` it is never pruned. Raises CheckpointError if it cannot be written (a full disk,
-    for one); the previous checkpoint is then untouched and nothing half-written is left.
+    Older ones are removed but for the newest and those saved with `keep`. Raises CheckpointError
+    if it cannot be written (a full disk, for one); the previous checkpoint is then untouched and
+    nothing half-written is left.
     """
-    root.mkdir(parents=True, exist_ok=True)
     temporary, final = root / f".{name}.tmp", root / name
-    shutil.rmtree(temporary, ignore_errors=True)
     try:
+        root.mkdir(parents=True, exist_ok=True)
+        _recover(root)
         temporary.mkdir()
         save_model(model, temporary / "model", tokenizer_files_from=tokenizer_files_from)
         if optimizer is not None:
-            torch.save(optimizer.state_dict(), temporary / "optimizer.pt")
-        files = {str(p.relative_to(temporary)): p.stat().st_size for p in _files(temporary)}
+            save_file(optimizer.state_dict(), temporary / OPTIMIZER)
+        files = {
+            str(path.relative_to(temporary)): {"bytes": path.stat().st_size, "crc32": _crc32(path)}
+            for path in _files(temporary)
+        }
         record = {"format": FORMAT, "keep": keep, "files": files, "state": state}
         (temporary / "state.json").write_text(json.dumps(record), encoding="utf-8")
         for path in (*_files(temporary), temporary / "model", temporary):
             _flush(path)
-        if final.exists():
-            shutil.rmtree(final)
-        temporary.rename(final)
-        _flush(root)
+        _rename_over(temporary, final)
         _point_to(root, name)
-    except (OSError, RuntimeError) as error:
+    except BaseException as error:
         shutil.rmtree(temporary, ignore_errors=True)
-        raise _cannot_save(root, error) from error
+        if isinstance(error, OSError | SafetensorError):
+            raise _cannot_save(root, error) from error
+        raise
     _prune(root, name)
     return final
 
 
 def load_latest(root: Path) -> tuple[Checkpoint | None, list[str]]:
-    """The newest whole checkpoint under `root`, and a line for each newer one that is damaged."""
+    """The newest whole checkpoint under `root`, and a line for each newer one that is damaged.
+
+    None if there is none yet. What a killed save has left is cleaned up, so call it only from the
+    run that owns `root`. Raises CheckpointError if there are checkpoints and all are damaged.
+    """
     if not root.is_dir():
         return None, []
-    names = sorted(
-        (p.name for p in root.iterdir() if p.is_dir() and p.name[0] != "."), reverse=True
-    )
+    _recover(root)
+    names = [folder.name for folder in reversed(_checkpoints(root))]
     pointer = root / "latest"
     pointed = pointer.read_text(encoding="utf-8").strip() if pointer.exists() else ""
-    if pointed in names:
-        names = [pointed, *(name for name in names if name != pointed)]
+    names.sort(key=lambda name: name != pointed)
     passed_over: list[str] = []
     for name in names:
         try:
             return read_checkpoint(root / name), passed_over
         except CheckpointError as error:
             passed_over.append(error.message)
-    return None, passed_over
+    if passed_over:
+        raise CheckpointError(
+            f"no checkpoint under `{root}` is whole: {'; '.join(passed_over)}",
+            hint="restore one from a copy, or start anew in another --run-dir",
+        )
+    return None, []
 
 
 def read_checkpoint(folder: Path) -> Checkpoint:
@@ -116,17 +133,46 @@ def read_checkpoint(folder: Path) -> Checkpoint:
         raise CheckpointError(f"checkpoint `{folder}` has no readable state.json") from error
     if version != FORMAT:
         raise CheckpointError(f"checkpoint `{folder}` has format `{version}`, not {FORMAT}")
-    for name, size in files.items():
+    for name, written in files.items():
         path = folder / name
         found = path.stat().st_size if path.exists() else None
-        if found != size:
-            was = "is missing" if found is None else f"has {found} bytes, not {size}"
-            raise CheckpointError(f"checkpoint `{folder}` is damaged: {name} {was}")
+        if found is None:
+            raise CheckpointError(f"checkpoint `{folder}` is damaged: {name} is missing")
+        if found != written["bytes"]:
+            raise CheckpointError(
+                f"checkpoint `{folder}` is damaged: {name} has {found} bytes, "
+                f"not {written['bytes']}"
+            )
+        if _crc32(path) != written["crc32"]:
+            raise CheckpointError(f"checkpoint `{folder}` is damaged: {name} has other contents")
     return Checkpoint(folder, state)
 
 
+def _rename_over(temporary: Path, final: Path) -> None:
+    """Put a finished folder in its place; one of that name steps aside until it is there."""
+    aside = final.with_name(f".{final.name}.old")
+    if final.exists():
+        final.rename(aside)
+    temporary.rename(final)
+    _flush(final.parent)
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def _recover(root: Path) -> None:
+    """Clean up after a save that was killed: half-written folders go, one set aside comes back."""
+    for folder in root.glob(".*.tmp"):
+        if folder.is_dir():
+            shutil.rmtree(folder, ignore_errors=True)
+    for aside in root.glob(".*.old"):
+        final = root / aside.name.removeprefix(".").removesuffix(".old")
+        if final.exists():
+            shutil.rmtree(aside, ignore_errors=True)
+        else:
+            aside.rename(final)
+
+
 def _point_to(root: Path, name: str) -> None:
-    temporary = root / ".latest.tmp"
+    temporary = root / ".latest"
     temporary.write_text(name + "\n", encoding="utf-8")
     _flush(temporary)
     temporary.replace(root / "latest")
@@ -148,11 +194,11 @@ def _prune(root: Path, newest: str) -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _cannot_save(root: Path, error: Exception) -> R1ciError:
-    full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
-    # torch and safetensors report a failed write as their own error, with the cause in its text.
-    full = full or "No space left" in str(error) or "os error 28" in str(error)
-    why = "the disk is full" if full else str(error).splitlines()[0]
+def _cannot_save(root: Path, error: Exception) -> CheckpointError:
+    why = str(error).splitlines()[0]
+    # safetensors reports a failed write as its own error, with the cause in its text.
+    if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "os error 28" in why:
+        why = "the disk is full"
     return CheckpointError(
         f"cannot save a checkpoint under `{root}`: {why}",
         hint="the previous checkpoint is untouched; make room and continue with --resume",
@@ -166,6 +212,14 @@ def _checkpoints(root: Path) -> list[Path]:
 
 def _files(folder: Path) -> list[Path]:
     return sorted(path for path in folder.rglob("*") if path.is_file())
+
+
+def _crc32(path: Path) -> int:
+    checksum = 0
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            checksum = zlib.crc32(block, checksum)
+    return checksum
 
 
 def _flush(path: Path) -> None:

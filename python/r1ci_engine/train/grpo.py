@@ -1,17 +1,22 @@
 """The reinforcement step, whole: advantages, packing, reference, loss, update.
 
-Old log-probabilities are those of sampling time and stay fixed over all updates of the step, so
-the ratio is 1 only before the first of them. Trajectories without advantage have no policy
-gradient; without a divergence term they are not even run. With one they are: they hold the model
-near the reference, and they count in the normaliser either way.
+Left out: sampling, code and judging; they are over when this begins. The formulas are in
+`losses.py`, one function per variant.
 
-Shape suffixes: N trained token of a micro-batch, B sequence of the step.
+Old log-probabilities are those of sampling time and stay fixed over all updates of the step: the
+ratio is 1 before the first update and leaves it with the second, where the clip begins to act.
+Every update uses the whole rollout batch.
+
+A trajectory without advantage (its group was all right or all wrong) has no policy gradient. With
+`kl_coef` above 0 it is trained all the same, because the divergence holds there as everywhere. With
+`kl_coef` 0 it only has its forward pass, so that entropy and mismatch speak of all that was
+sampled. Either way it counts in the normaliser: a hopeless item does not make the others louder.
+
+Shape suffix: N trained token of a micro-batch.
 """
 
 import time
-from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import asdict
 
 import torch
 from torch import Tensor
@@ -23,6 +28,7 @@ from r1ci_engine.train.batch import PackedBatch, from_trajectory, micro_batches
 from r1ci_engine.train.losses import LOSSES, Normaliser, TokenTerms, token_metrics
 from r1ci_engine.train.optimizer import Optimizer
 from r1ci_engine.train.policy import target_logprobs
+from r1ci_engine.train.tally import Tally
 from r1ci_engine.trajectory import Trajectory
 
 
@@ -39,60 +45,64 @@ def grpo_step(
     """Learn from one rollout batch; sets `advantage` on the trajectories, returns metrics.
 
     `reference` is the model before reinforcement, None exactly when `kl_coef` is 0. `temperature`
-    is that of sampling, `token_budget` the most model tokens a trajectory may have.
+    is that of sampling, `token_budget` the most model tokens a trajectory may have. Raises
+    DataError if a trajectory lacks log-probabilities or does not fit a micro-batch.
     """
+    assert (reference is None) == (section.kl_coef == 0)
     started = time.perf_counter()
     device = model.head_weight.device
+
+    # Who did better than the other answers to the same item?
     sound, groups = group_advantages(trajectories, section.variant)
+    sequences = [from_trajectory(trajectory) for trajectory in sound]
     norm = Normaliser(
-        sequences=len(sound),
-        tokens=sum(trajectory.response_length for trajectory in sound),
+        sequences=sum(sequence.targets > 0 for sequence in sequences),
+        tokens=sum(sequence.targets for sequence in sequences),
         budget=token_budget,
     )
-    taught = [t for t in sound if t.response_length and (section.kl_coef or t.advantage)]
-    metrics: dict[str, float] = defaultdict(float)
-    metrics |= {f"group/{name}": float(count) for name, count in asdict(groups).items()}
-    if taught:
-        sequences = [from_trajectory(trajectory) for trajectory in taught]
-        batches = micro_batches(sequences, section.micro_tokens, device)
-        advantage_B = torch.tensor([t.advantage for t in taught], device=device)
-        length_B = torch.tensor([s.targets for s in sequences], device=device)
-        references = [_reference_logprobs(reference, batch, temperature) for batch in batches]
-        loss_of = LOSSES[section.variant]
-        for _ in range(section.updates_per_step):
-            sums: dict[str, float] = defaultdict(float)
-            for batch, reference_N in zip(batches, references, strict=True):
-                logprob_N, entropy_N = target_logprobs(model, batch, temperature)
-                terms = TokenTerms(
-                    logprob_N=logprob_N,
-                    old_logprob_N=batch.old_logprob_N,
-                    reference_N=reference_N,
-                    advantage_N=advantage_B[batch.sequence_N],
-                    length_N=length_B[batch.sequence_N],
-                )
-                loss = loss_of(terms, norm, section)
-                loss.backward()
-                sums["loss"] += float(loss.detach())
-                sums["entropy"] += float(entropy_N.detach().sum())
-                _add_metrics(sums, token_metrics(terms, section))
-            metrics |= optimizer.step()
-        tokens = sum(len(batch.target_N) for batch in batches)
-        per_token = ("entropy", "clip/fraction", "mismatch/mean", "kl/reference")
-        metrics |= {k: v / tokens if k in per_token else v for k, v in sums.items()}
+    taught = [s for s in sequences if s.advantage or section.kl_coef]
+    silent = [s for s in sequences if not (s.advantage or section.kl_coef)]
+    batches = micro_batches(taught, section.micro_tokens, device)
+
+    # What needs no gradient: the reference, and the trajectories that are only looked at.
+    tally = Tally()
+    references: list[Tensor | None] = [None] * len(batches)
+    with torch.no_grad():
+        if reference is not None:
+            references = [target_logprobs(reference, batch, temperature)[0] for batch in batches]
+        for batch in micro_batches(silent, section.micro_tokens, device):
+            tally.add(_as_sampled(batch, *target_logprobs(model, batch, temperature)))
+
+    # Every micro-batch adds its share of one loss; then one step.
+    loss_of = LOSSES[section.variant]
+    metrics: dict[str, float] = {}
+    loss = torch.zeros((), device=device)
+    skipped = 0.0
+    for update in range(section.updates_per_step):
+        for batch, reference_N in zip(batches, references, strict=True):
+            logprob_N, entropy_N = target_logprobs(model, batch, temperature)
+            terms = TokenTerms(
+                logprob_N, batch.old_logprob_N, reference_N, batch.advantage_N, batch.length_N
+            )
+            share = loss_of(terms, norm, section)
+            share.backward()
+            loss += share.detach() / section.updates_per_step
+            tally.add(token_metrics(terms, section))
+            if update == 0:
+                tally.add(_as_sampled(batch, logprob_N, entropy_N))
+        made = optimizer.step()
+        skipped += made["grad/skipped"]
+        metrics |= made
+
+    metrics |= tally.result() | groups.shares()
+    metrics["loss"], metrics["grad/skipped"] = float(loss), skipped
     metrics["time/train"] = time.perf_counter() - started
-    return dict(metrics)
+    return metrics
 
 
-@torch.no_grad()
-def _reference_logprobs(
-    reference: Decoder | None, batch: PackedBatch, temperature: float
-) -> Tensor | None:
-    return None if reference is None else target_logprobs(reference, batch, temperature)[0]
-
-
-def _add_metrics(sums: dict[str, float], parts: dict[str, Tensor]) -> None:
-    for name, value in parts.items():
-        if name == "ratio/max_deviation":
-            sums[name] = max(sums[name], float(value))
-        else:
-            sums[name] += float(value)
+def _as_sampled(batch: PackedBatch, logprob_N: Tensor, entropy_N: Tensor) -> dict[str, Tensor]:
+    """What only makes sense before the first update, while the policy is the one that sampled."""
+    return {
+        "entropy": entropy_N.detach(),
+        "mismatch/mean": (logprob_N.detach() - batch.old_logprob_N).abs(),
+    }

@@ -1,22 +1,24 @@
 """The policy losses: `grpo_loss`, `dr_grpo_loss`, `dapo_loss`, one fp32 function each.
 
-All three weigh the same per-token term and differ only in what a token counts for:
+All three sum the same term over tokens and differ only in what a token counts for:
 
-    term_t = -min(ratio_t A, clip(ratio_t, 1 - low, 1 + high) A) + beta k3_t
-    ratio_t = exp(logprob_t - old_t),   k3_t = exp(d) - d - 1,   d = reference_t - logprob_t
+    term_t  = -min(ratio_t A, clip(ratio_t, 1 - low, 1 + high) A) + beta kl_t
+    ratio_t = exp(logprob_t - old_t)
 
-    grpo      term / (sequences * length of its own sequence)      paper, section 3.1
+    grpo      term / (sequences * length of its own sequence)      paper, section 3.2
     dr_grpo   term / (sequences * token budget)                    no bias towards short answers
     dapo      term / tokens                                        every token counts the same
 
 `sequences`, `tokens` and the budget are those of the whole step: every micro-batch and rank divides
-by the same numbers, so the sum of the parts is the loss whatever the split. Only model tokens come
-in here; there is no mask to forget.
+by the same numbers, so the sum of the parts is the loss whatever the split. The divergence is part
+of the term, so it cannot be scaled differently. Only model tokens come in here; there is no mask.
+
+The loss of a GRPO step is 0 at its first update when advantages cancel out, with a gradient that is
+not: watch `grad/norm` and the reward, not the loss.
 
 Shape suffix: N trained token of a micro-batch.
 """
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -28,8 +30,8 @@ from r1ci_engine.config import GrpoSection
 MAX_LOG_RATIO = 20.0
 """The ratio stops growing (and pushing) here; e^20 is far outside every clip range."""
 
-K3_LINEAR_FROM = 10.0
-"""k3 continues along its tangent above this d: finite, and still pulling towards the reference."""
+MAX_REFERENCE_GAP = 10.0
+"""log(reference / policy) is cut to +- this in the divergence."""
 
 
 @dataclass(frozen=True)
@@ -53,20 +55,21 @@ class Normaliser:
     """Counts over the whole optimizer step: all micro-batches, all ranks."""
 
     sequences: int
+    """Sequences with at least one trained token."""
     tokens: int
     """Trained tokens."""
     budget: int
-    """Most model tokens a trajectory may have (Dr. GRPO's constant)."""
+    """Most model tokens a trajectory may have (Dr. GRPO's constant), not the longest one had."""
 
 
 def grpo_loss(terms: TokenTerms, norm: Normaliser, section: GrpoSection) -> Tensor:
     """Mean over sequences of the mean over their tokens; a scalar, this micro-batch's share."""
-    return (token_loss(terms, section) / (terms.length_N * norm.sequences)).sum()
+    return (token_loss(terms, section) / (norm.sequences * terms.length_N)).sum()
 
 
 def dr_grpo_loss(terms: TokenTerms, norm: Normaliser, section: GrpoSection) -> Tensor:
     """Sum over tokens by a constant: a long answer's tokens weigh as much as a short one's."""
-    return (token_loss(terms, section) / (norm.budget * norm.sequences)).sum()
+    return (token_loss(terms, section) / (norm.sequences * norm.budget)).sum()
 
 
 def dapo_loss(terms: TokenTerms, norm: Normaliser, section: GrpoSection) -> Tensor:
@@ -88,7 +91,7 @@ def token_loss(terms: TokenTerms, section: GrpoSection) -> Tensor:
     gain_N = torch.minimum(ratio_N * terms.advantage_N, clipped_N * terms.advantage_N)
     if terms.reference_N is None:
         return -gain_N
-    return section.kl_coef * k3_divergence(terms.logprob_N, terms.reference_N) - gain_N
+    return section.kl_coef * reference_divergence(terms) - gain_N
 
 
 def policy_ratio(terms: TokenTerms) -> Tensor:
@@ -96,29 +99,39 @@ def policy_ratio(terms: TokenTerms) -> Tensor:
     return (terms.logprob_N - terms.old_logprob_N).clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO).exp()
 
 
-def k3_divergence(logprob_N: Tensor, reference_N: Tensor) -> Tensor:
-    """Schulman's k3 estimate of KL(policy || reference) from the policy's samples, `[N]`.
+def reference_divergence(terms: TokenTerms) -> Tensor:
+    """Estimate of KL(policy || reference) at each token, `[N]`, with that divergence's gradient.
 
-    Never negative. Its gradient by logprob is 1 - exp(d), which on average over the policy's
-    samples is the gradient of KL(reference || policy) and vanishes where the two agree.
+    With d = log(reference / policy), cut to +-`MAX_REFERENCE_GAP`, and the ratio that weighs
+    samples of the old policy as the present one would:
+
+        value      ratio (exp(d) - d - 1)     Schulman's k3: never negative, unbiased
+        gradient   -ratio d                   by logprob: unbiased too, and finite at any distance
+
+    The gradient is d value / d logprob, the ratio's own part included. Without that part k3 would
+    give 1 - exp(d), which is on average the gradient of the other divergence, KL(reference ||
+    policy), and explodes where the policy has all but left the reference. Beyond the cut the
+    gradient is constant and still pulls towards the reference.
     """
-    d_N = reference_N - logprob_N
-    near_N = d_N.clamp(max=K3_LINEAR_FROM)
-    beyond_N = (d_N - near_N) * (math.exp(K3_LINEAR_FROM) - 1)
-    return near_N.exp() - near_N - 1 + beyond_N
-
-
-def token_metrics(terms: TokenTerms, section: GrpoSection) -> dict[str, Tensor]:
-    """Sums over the tokens of a micro-batch (divide by the step's tokens), and one maximum."""
+    assert terms.reference_N is not None
     ratio_N = policy_ratio(terms).detach()
-    cut_N = torch.where(
-        terms.advantage_N > 0, ratio_N > 1 + section.clip_high, ratio_N < 1 - section.clip_low
-    ) & (terms.advantage_N != 0)
-    sums = {
-        "clip/fraction": cut_N.sum(),
-        "mismatch/mean": (terms.logprob_N.detach() - terms.old_logprob_N).abs().sum(),
-        "ratio/max_deviation": (ratio_N - 1).abs().max(),
+    d_N = terms.reference_N - terms.logprob_N.detach()
+    d_N = d_N.clamp(-MAX_REFERENCE_GAP, MAX_REFERENCE_GAP)
+    value_N = ratio_N * (d_N.exp() - d_N - 1)
+    # A term that is 0 and has the stated slope, because the cut would turn autograd's sign around.
+    return value_N - ratio_N * d_N * (terms.logprob_N - terms.logprob_N.detach())
+
+
+@torch.no_grad()
+def token_metrics(terms: TokenTerms, section: GrpoSection) -> dict[str, Tensor]:
+    """What to watch, per token `[N]`: `clip/fraction`, `ratio/max_deviation`, `kl/reference`."""
+    ratio_N, advantage_N = policy_ratio(terms), terms.advantage_N
+    too_high_N = (ratio_N > 1 + section.clip_high) & (advantage_N > 0)
+    too_low_N = (ratio_N < 1 - section.clip_low) & (advantage_N < 0)
+    values = {
+        "clip/fraction": (too_high_N | too_low_N).float(),
+        "ratio/max_deviation": (ratio_N - 1).abs(),
     }
     if terms.reference_N is not None:
-        sums["kl/reference"] = k3_divergence(terms.logprob_N.detach(), terms.reference_N).sum()
-    return sums
+        values["kl/reference"] = reference_divergence(terms)
+    return values

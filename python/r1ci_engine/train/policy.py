@@ -1,11 +1,14 @@
 """Log-probabilities of the trained tokens under a model: the one forward pass of all training.
 
 Only rows that predict a trained token reach the head (`rows_N`), so memory and time of the head do
-not depend on prompts and tool output.
+not depend on prompts and tool output, and nothing that stands there can reach a loss.
+
+Shape suffixes: T packed token, N trained token, D hidden width.
 """
 
 from torch import Tensor
 
+from r1ci_engine.errors import DataError
 from r1ci_engine.kernels import linear_logprob
 from r1ci_engine.model.attention import PackedAttention
 from r1ci_engine.model.decoder import Decoder
@@ -17,8 +20,16 @@ def target_logprobs(
 ) -> tuple[Tensor, Tensor]:
     """fp32 log-probability and entropy `[N]` at each target of the batch.
 
-    `temperature` divides the logits, as it did when the tokens were sampled.
+    `temperature` divides the logits, as it did when the tokens were sampled. Raises DataError if a
+    sequence has more tokens than the model has positions.
     """
-    hidden_TD = model(batch.tokens_T, batch.positions_T, PackedAttention(batch.cu_seqlens))
+    attend = PackedAttention(batch.cu_seqlens)
+    if attend.longest > model.config.context:
+        raise DataError(
+            f"a sequence of `{attend.longest}` tokens does not fit the model's context of "
+            f"`{model.config.context}`",
+            hint="lower rollout.context, or leave the sequence out",
+        )
+    hidden_TD = model(batch.tokens_T, batch.positions_T, attend)
     hidden_ND = hidden_TD.index_select(0, batch.rows_N)
     return linear_logprob(hidden_ND, model.head_weight, batch.target_N, temperature)
