@@ -82,7 +82,7 @@ $(DEPENDENCIES): pyproject.toml constraints.txt | $(BIN)/python
 	touch $@
 
 $(EXTENSION): $(DEPENDENCIES) $(RUST_SOURCES) | tools
-	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e .
+	PIP_QUIET=1 VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/maturin develop --release
 	touch $@
 
 # Without its dependencies: it would otherwise compile an inference engine that is not used here.
