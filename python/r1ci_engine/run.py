@@ -30,7 +30,9 @@ from r1ci_engine.report.folder import RunFolder
 from r1ci_engine.report.html import build_report
 from r1ci_engine.report.metrics import MetricsLog
 from r1ci_engine.report.summary import (
+    SPLIT_NAMES,
     build_summary,
+    mean_accuracy,
     read_accuracies,
     task_accuracies,
     write_summary,
@@ -93,6 +95,41 @@ def run_training(
         return Run(config, paths, start, bench, metrics, stop, console, checkpoint).go()
 
 
+def evaluate_run(run_dir: Path) -> dict[str, Any]:
+    """Accuracy of a run's final model on its held-out items and tasks, asked anew.
+
+    The same questions, noise and limits as at the run's own last evaluation, hence the same
+    answers. Raises DataError if the run has no final model yet.
+    """
+    paths = RunPaths(run_dir)
+    config = paths.read_config()
+    if not (paths.model / "config.json").exists():
+        raise DataError(
+            f"`{run_dir}` has no final model yet",
+            hint=f"finish it with `r1ci-engine train --run-dir {run_dir} --resume`",
+        )
+    items = prepare_items(config.tasks, config.seed, paths.items)
+    asked = [*items.eval, *items.heldout]
+    with Workbench(config, paths.model) as bench:
+        trajectories = bench.answer(
+            asked,
+            samples=config.eval.samples,
+            temperature=config.eval.temperature,
+            step=0,
+            purpose="eval",
+        )
+    rows = task_accuracies({item.task: item.split for item in asked}, {"rl": trajectories})
+    return {
+        "run": str(run_dir),
+        "accuracy": {split: mean_accuracy(rows, split, "rl") for split in SPLIT_NAMES.values()},
+        "by_task": [
+            {"task": row.task, "split": row.split, "accuracy": row.rl, "items": row.items}
+            for row in rows
+        ],
+        "faults": sum(trajectory.faulty for trajectory in trajectories),
+    }
+
+
 class Run:
     """One run under way: its parts, its state, and a method per phase."""
 
@@ -112,7 +149,9 @@ class Run:
         # A run on documents alone (the base corpus) asks no questions.
         asks = config.tasks.train or config.tasks.heldout
         self.items: ItemSets = (
-            prepare_items(config.tasks, config.seed, paths.items) if asks else ItemSets([], [], [], [])
+            prepare_items(config.tasks, config.seed, paths.items)
+            if asks
+            else ItemSets([], [], [], [])
         )
         self.state = RunState(**checkpoint.state) if checkpoint else RunState()
         self.optimizer: Optimizer | None = None

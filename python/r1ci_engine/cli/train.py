@@ -69,7 +69,7 @@ class Train:
 
     @staticmethod
     def _require_tasks(config: RunConfig) -> None:
-        if not config.tasks.train:
+        if not config.tasks.train and config.sft.source != "corpus":
             raise ConfigError(
                 "`tasks.train` is empty: there is nothing to train on",
                 "give a recipe (`--recipe demo`), or name tasks from `r1ci-engine tasks list`",
