@@ -51,7 +51,8 @@ impl Supervisor {
     #[new]
     #[expect(
         clippy::too_many_arguments,
-        reason = "the fields of SandboxConfig, by name"
+        clippy::needless_pass_by_value,
+        reason = "the fields of SandboxConfig, by name, as PyO3 hands them over"
     )]
     #[pyo3(signature = (*, python, library_paths, read_only, preload, workers, limits, required))]
     fn new(

@@ -147,7 +147,7 @@ mod tests {
         fs::write(root.join("a/b").join(odd), b"x").expect("file");
         symlink(&outside, root.join("a/link")).expect("link");
         symlink(&outside, root.join("link")).expect("link");
-        fs::set_permissions(root.join("a/b"), PermissionsExt::from_mode(0)).expect("chmod");
+        fs::set_permissions(root.join("a/b"), PermissionsExt::from_mode(0o000)).expect("chmod");
         remove(&root).expect("removed");
         assert!(!root.exists());
         assert!(outside.join("keep").exists());
@@ -158,7 +158,7 @@ mod tests {
     fn depth_costs_no_stack_and_no_descriptors() {
         let root = create(None).expect("root");
         let mut folder = open_folder(CWD, root.as_path()).expect("open");
-        for _ in 0..20_000 {
+        for _ in 0..1_500 {
             rustix::fs::mkdirat(&folder, "lifted-1", Mode::RWXU).expect("mkdir");
             folder = open_folder(folder.as_fd(), "lifted-1").expect("open");
         }

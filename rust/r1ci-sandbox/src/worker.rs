@@ -24,8 +24,10 @@ use crate::zygote::Zygote;
 
 /// Output beyond which a script is stopped: no honest program comes near it.
 pub(crate) const FLOOD_BYTES: u64 = 256 << 20;
-/// Largest source and largest input taken.
-const REQUEST_BYTES: usize = 64 << 20;
+/// Largest source taken.
+const CODE_BYTES: usize = 64 << 20;
+/// Largest input taken.
+const STDIN_BYTES: usize = 1 << 30;
 /// Longest pause between two looks at CPU time and threads.
 const LOOK: Duration = Duration::from_millis(50);
 /// How long the kernel and the zygote may take to finish a fork, or a kill.
@@ -50,7 +52,11 @@ struct Fault {
 }
 
 impl Fault {
-    fn before(reason: impl ToString) -> Self {
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "the shape that `map_err` wants"
+    )]
+    fn before<R: ToString>(reason: R) -> Self {
         Self {
             started: false,
             reason: reason.to_string(),
@@ -59,15 +65,30 @@ impl Fault {
 }
 
 impl Worker {
-    /// Bring up the first interpreter.
+    /// Bring up the first interpreter and see that it can run a script.
     pub fn start(config: &SandboxConfig) -> Result<Self, SandboxError> {
         let zygote = Zygote::start(config)?;
-        Ok(Self {
+        let mut worker = Self {
             config: config.clone(),
             layers: zygote.layers.clone(),
             zygote: Some(zygote),
             buffer: vec![0; CHUNK],
-        })
+        };
+        let mut empty = Request::new("");
+        empty.limits = Some(Limits::default());
+        let trial = worker.execute(&empty, &AtomicBool::new(false));
+        if trial.exit_reason == ExitReason::Ok {
+            Ok(worker)
+        } else {
+            Err(SandboxError::Start {
+                python: config.python.display().to_string(),
+                reason: format!(
+                    "an empty script ended with {}: {}",
+                    trial.exit_reason.name(),
+                    trial.detail
+                ),
+            })
+        }
     }
 
     /// Why stronger layers are missing, and the interpreter's version.
@@ -83,8 +104,9 @@ impl Worker {
     /// try with a fresh interpreter; one that had begun is never run twice.
     pub fn execute(&mut self, request: &Request, closing: &AtomicBool) -> Execution {
         let limits = request.limits.unwrap_or(self.config.limits);
-        if request.code.len().max(request.stdin.len()) > REQUEST_BYTES {
-            let detail = format!("source and input may have {REQUEST_BYTES} bytes each");
+        if request.code.len() > CODE_BYTES || request.stdin.len() > STDIN_BYTES {
+            let detail =
+                format!("source may have {CODE_BYTES} bytes and input {STDIN_BYTES} bytes");
             return Execution::not_run(ExitReason::Refused, self.layers.clone(), detail);
         }
         let mut again = true;
@@ -93,7 +115,10 @@ impl Worker {
                 Ok(zygote) => match Running::start(&zygote, request, limits) {
                     Ok(running) => match running.finish(&zygote, closing, &mut self.buffer) {
                         Ok(execution) => {
-                            self.zygote = Some(zygote);
+                            // A folder that cannot be emptied goes, with its interpreter.
+                            if scratch::empty(zygote.scratch.as_fd()).is_ok() {
+                                self.zygote = Some(zygote);
+                            }
                             return execution;
                         }
                         Err(fault) => fault,
@@ -265,7 +290,7 @@ impl Running {
         } else if usage.threads > self.limits.threads {
             self.stop(Stop::Threads);
         } else {
-            let left = self.limits.cpu - usage.cpu;
+            let left = self.limits.cpu.saturating_sub(usage.cpu);
             self.next_look = now + left.clamp(Duration::from_millis(5), LOOK);
         }
     }
@@ -288,12 +313,9 @@ impl Running {
         let wall = self.begun.elapsed();
         self.stdout.drain(buffer);
         self.stderr.drain(buffer);
-        if let Err(reason) = self.began() {
-            if self.stop.is_none() {
-                return Err(Fault::before(reason));
-            }
+        if let (Err(reason), None) = (self.began(), self.stop) {
+            return Err(Fault::before(reason));
         }
-        scratch::empty(zygote.scratch.as_fd()).map_err(|error| self.fault(error))?;
         let stop = self.stop.map(|(reason, _)| reason);
         let (exit_reason, exit_code, signal, detail) =
             judge(ending, stop, &self.limits, zygote.resident_bytes);
@@ -326,7 +348,15 @@ impl Running {
         }
     }
 
-    fn fault(&mut self, reason: impl ToString) -> Fault {
+    /// Give up: the child, if there is one, must not outlive its zygote.
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "the shape that `map_err` wants"
+    )]
+    fn fault<R: ToString>(&mut self, reason: R) -> Fault {
+        if let Some((_, pidfd)) = &self.child {
+            let _ = pidfd_send_signal(pidfd, Signal::KILL);
+        }
         Fault {
             started: self.began().is_ok(),
             reason: reason.to_string(),

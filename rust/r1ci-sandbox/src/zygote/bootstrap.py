@@ -13,6 +13,7 @@ import ctypes
 import gc
 import importlib
 import importlib.machinery
+import io
 import json
 import os
 import random
@@ -45,6 +46,8 @@ PR_CAP_AMBIENT_CLEAR_ALL = 4
 CAPABILITY_VERSION_3 = 0x20080522
 SECCOMP_SET_MODE_FILTER, MADV_COLLAPSE = 1, 25
 
+# Bound here because a script may put anything in their places before its process ends.
+end_process, kill_process, own_number = os._exit, os.kill, os.getpid
 libc = ctypes.CDLL(None, use_errno=True)
 libc.syscall.restype = ctypes.c_long
 
@@ -183,9 +186,8 @@ def prepare(config, proc):
     with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
         file.write("1000")  # if the machine runs dry, scripts go first
     interpreter = [path for path in sys.path if os.path.exists(path)]
-    roots = outermost(
-        [*config["roots"], *config["library_paths"], *interpreter, sys.base_prefix + "/lib"]
-    )
+    roots = [*config["roots"], *config["library_paths"], *interpreter, sys.base_prefix + "/lib"]
+    roots = outermost([*roots, *map(os.path.realpath, roots)])
     if config["namespaces"]:
         enter_namespaces(config, roots)
     os.umask(0o077)
@@ -198,7 +200,9 @@ def prepare(config, proc):
     sys.path[:] = [*interpreter, *config["library_paths"]]
     sys.dont_write_bytecode = True
     sys.argv = [SCRIPT]
-    sys.stdin = sys.__stdin__ = open(0, encoding="utf-8", errors="surrogateescape", closefd=False)
+    sys.stdin = sys.__stdin__ = io.TextIOWrapper(
+        io.BufferedReader(io.FileIO(0, closefd=False)), "utf-8", "surrogateescape"
+    )
     import_modules(config)
     if len(os.listdir(os.open("self/task", os.O_RDONLY, dir_fd=proc))) != 1:
         raise RuntimeError("a preloaded module started a thread, and forking would lose it")
@@ -324,7 +328,7 @@ def exit_status(code):
         return 0
     if isinstance(code, int):
         return int(code) & 0xFF
-    print(code, file=sys.stderr)
+    sys.stderr.write(f"{code}\n")
     return 1
 
 
@@ -375,9 +379,10 @@ def run_script(source):
         with contextlib.suppress(BaseException):
             stream.flush()
     if out_of_memory:
-        os.kill(os.getpid(), MEMORY_SIGNAL)
+        with contextlib.suppress(OSError):
+            kill_process(own_number(), MEMORY_SIGNAL)
     libc.prctl(PR_SET_NAME, NORMAL_END, 0, 0, 0)
-    os._exit(status)
+    end_process(status)
 
 
 def run_child(message, handles, jail):

@@ -1,0 +1,6 @@
+# Attack: close the standard streams and go on printing.
+# Verdict: error
+# Safe: the script's own error.
+os.close(0)
+os.close(1)
+print("into nothing")

@@ -1,0 +1,9 @@
+# Attack: two threads wait for each other.
+# Verdict: timeout
+# Limits: wall=0.4
+import threading
+
+lock = threading.Lock()
+lock.acquire()
+threading.Thread(target=lock.acquire, daemon=True).start()
+lock.acquire()

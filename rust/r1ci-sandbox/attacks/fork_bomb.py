@@ -1,0 +1,6 @@
+# Attack: fork without end, each child in a session of its own.
+# Verdict: ok
+# Safe: no child comes into being.
+for _ in range(50):
+    attempt("fork", os.fork)
+attempt("forkpty", os.forkpty)

@@ -1,0 +1,7 @@
+# Attack: use no CPU and never end.
+# Verdict: timeout
+# Limits: wall=0.4
+import time
+
+print("kept", flush=True)
+time.sleep(10**6)

@@ -1,0 +1,4 @@
+# Attack: spin inside one C call that never looks at signals.
+# Verdict: cpu_limit, timeout
+# Limits: cpu=0.3 wall=2
+sum(range(10**12))

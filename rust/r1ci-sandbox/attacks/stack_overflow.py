@@ -1,0 +1,13 @@
+# Attack: recurse until the stack ends.
+# Verdict: killed, memory_limit
+# Safe: only this process dies; no core file.
+sys.setrecursionlimit(10**9)
+
+
+class Deep:
+    def __repr__(self):
+        return repr(self)
+
+
+print("kept", flush=True)
+repr(Deep())
