@@ -115,9 +115,10 @@ class FakeSandbox:
         return delivered
 
 
-def code_model(family: str = "qwen2", seed: int = 0, **changes: Any) -> Decoder:
+def code_model(family: str = "qwen3", seed: int = 0, **changes: Any) -> Decoder:
     """A random model over `CodeTokenizer`'s vocabulary."""
-    return tiny_model(tiny_config(family, vocab_size=VOCAB_SIZE, context=1100, **changes), seed)
+    settings = {"vocab_size": VOCAB_SIZE, "context": 1100} | changes
+    return tiny_model(tiny_config(family, **settings), seed)
 
 
 def engine(
@@ -159,7 +160,7 @@ def request(prompt: Sequence[int], name: str = "i", **changes: Any) -> RolloutRe
     return RolloutRequest(**(fields | changes))
 
 
-def requests(items: int, samples: int, longest_prompt: int = 60) -> list[RolloutRequest]:
+def requests(items: int, samples: int, longest_prompt: int = 240) -> list[RolloutRequest]:
     """Groups of samples with prompts of many lengths."""
     draw = random.Random(1)
     prompts = [
