@@ -7,7 +7,7 @@ from typing import Annotated
 
 import tyro
 
-from r1ci_engine.cli.output import Json, json_owns_stdout, print_json, print_table
+from r1ci_engine.cli.output import Json, json_owns_stdout, print_json, print_pairs, print_table
 
 RunFolder = Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
 
