@@ -162,8 +162,8 @@ impl Supervisor {
 }
 
 fn duration(seconds: f64) -> Duration {
-    // A thousand years stand for infinity: it still fits when added to a clock.
-    Duration::try_from_secs_f64(seconds.clamp(0.0, 3.2e10)).unwrap_or_default()
+    // A hundred years stand for infinity: they still fit when added to a clock.
+    Duration::try_from_secs_f64(seconds.clamp(0.0, 3.2e9)).unwrap_or_default()
 }
 
 fn to_limits(limits: &PyLimits) -> Limits {

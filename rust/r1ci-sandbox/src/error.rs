@@ -29,7 +29,7 @@ pub enum SandboxError {
         /// The name given.
         name: String,
     },
-    /// A limit that cannot be enforced, such as a zero time.
+    /// A limit that cannot be enforced, such as no time at all.
     #[error("limit `{name}` is out of range")]
     Limit {
         /// Field of [`Limits`](crate::Limits).
@@ -76,7 +76,7 @@ impl SandboxError {
                 "`r1ci-engine doctor` shows what this kernel offers; require less only if you trust the code",
             ),
             Self::UnknownLayer { .. } => Some(Layer::NAMES),
-            Self::Limit { .. } => Some("times and sizes must be above zero"),
+            Self::Limit { .. } => Some("times and sizes must be above zero and within reason"),
             Self::Forked { .. } => Some("start a new sandbox in the forked process"),
             Self::Closed | Self::System { .. } => None,
         }

@@ -18,6 +18,10 @@
 //! Left out on purpose: sessions that keep state, processes started by scripts, network access.
 //! The security boundary is `jail/` and `zygote/bootstrap.py`; `README.md` has the threat model.
 
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
+
 mod capture;
 mod error;
 mod identity;

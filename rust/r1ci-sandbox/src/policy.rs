@@ -117,22 +117,30 @@ impl Default for Limits {
 }
 
 impl Limits {
-    /// Refuse limits under which no script could run.
+    /// Refuse limits under which no script could run, or that no clock or counter could hold.
     pub(crate) fn check(&self) -> Result<(), SandboxError> {
-        let zero = [
-            ("cpu", self.cpu.is_zero()),
-            ("wall", self.wall.is_zero()),
-            ("memory_bytes", self.memory_bytes == 0),
-            ("output_bytes", self.output_bytes < 2),
-            ("threads", self.threads == 0),
-            ("open_files", self.open_files < 8),
+        let time = |limit: Duration| !limit.is_zero() && limit <= LONGEST;
+        let size = |limit: u64| (1..=LARGEST).contains(&limit);
+        let fields = [
+            ("cpu", time(self.cpu)),
+            ("wall", time(self.wall)),
+            ("memory_bytes", size(self.memory_bytes)),
+            ("output_bytes", size(self.output_bytes as u64)),
+            ("file_bytes", size(self.file_bytes)),
+            ("threads", size(self.threads)),
+            ("open_files", size(self.open_files) && self.open_files >= 8),
         ];
-        match zero.into_iter().find(|(_, bad)| *bad) {
+        match fields.into_iter().find(|(_, good)| !good) {
             Some((name, _)) => Err(SandboxError::Limit { name }),
             None => Ok(()),
         }
     }
 }
+
+/// Longest time limit: longer than any run, and still safe to add to a clock.
+const LONGEST: Duration = Duration::from_secs(1 << 32);
+/// Largest size limit, for the same reason.
+const LARGEST: u64 = 1 << 50;
 
 /// One script to run.
 #[derive(Debug, Clone, PartialEq)]

@@ -128,7 +128,7 @@ impl Zygote {
                 (!namespaces || config.wants(Layer::Namespaces))
                     && (!private_uid || config.wants(Layer::PrivateUid))
             });
-        let mut shortfalls = Vec::new();
+        let mut shortfalls: Vec<String> = Vec::new();
         for (namespaces, private_uid) in arrangements {
             let arrangement = Arrangement {
                 namespaces,
@@ -136,14 +136,11 @@ impl Zygote {
             };
             match Self::arrange(config, arrangement) {
                 Ok(mut zygote) => {
+                    shortfalls.dedup();
                     zygote.shortfalls = shortfalls;
                     return zygote.hold_to(config);
                 }
-                Err(Failure::Arrangement(reason)) => {
-                    if !shortfalls.contains(&reason) {
-                        shortfalls.push(reason);
-                    }
-                }
+                Err(Failure::Arrangement(reason)) => shortfalls.push(reason),
                 Err(Failure::Final(error)) => return Err(error),
             }
         }

@@ -49,6 +49,8 @@ fn exits_are_mapped_as_the_interpreter_maps_them() {
         ("import sys; sys.exit('text')", 1),
         ("import sys; sys.exit(True)", 1),
         ("raise SystemExit(-1)", 255),
+        ("exit(4)", 4),
+        ("quit()", 0),
         ("1 / 0", 1),
         ("return 5", 1),
         ("await x", 1),

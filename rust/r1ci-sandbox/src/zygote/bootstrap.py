@@ -21,6 +21,7 @@ import resource
 import select
 import shutil
 import signal
+import site
 import socket
 import struct
 import sys
@@ -200,6 +201,8 @@ def prepare(config, proc):
     sys.path[:] = [*interpreter, *config["library_paths"]]
     sys.dont_write_bytecode = True
     sys.argv = [SCRIPT]
+    site.setquit()
+    site.sethelper()
     sys.stdin = sys.__stdin__ = io.TextIOWrapper(
         io.BufferedReader(io.FileIO(0, closefd=False)), "utf-8", "surrogateescape"
     )
@@ -224,6 +227,14 @@ def prepare(config, proc):
 
 
 # ---- in the child: the jail, then the script ---------------------------------------------------
+
+
+def lower(name, soft, hard):
+    """Set a limit, or keep the one the caller already lives under if that is lower."""
+    ceiling = resource.getrlimit(name)[1]
+    if ceiling != resource.RLIM_INFINITY:
+        soft, hard = min(soft, ceiling), min(hard, ceiling)
+    resource.setrlimit(name, (soft, hard))
 
 
 class Jail:
@@ -259,9 +270,9 @@ class Jail:
         if self.counts_threads:
             limits.append((resource.RLIMIT_NPROC, threads + 1))  # the zygote itself is one
         for name, value in limits:
-            resource.setrlimit(name, (value, value))
+            lower(name, value, value)
         space = self.virtual_bytes + memory
-        resource.setrlimit(resource.RLIMIT_AS, (space, space + REPORT_BYTES))
+        lower(resource.RLIMIT_AS, space, space + REPORT_BYTES)
         if self.ruleset is not None:
             checked(
                 libc.syscall(self.landlock, ctypes.c_int(self.ruleset), self.landlock_flags),
