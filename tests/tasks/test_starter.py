@@ -57,24 +57,28 @@ def test_a_family_that_runs_dry_says_so():
         coin.generate(3, seed=0)
 
 
+HELD_OUT_QUESTIONS = {
+    "starter/mixed_arithmetic": r"\d \* \d+ [+-] \d|\d [+-] \d+ \* \d",
+    "starter/digit_count": r'does "\d" occur|[Cc]ount the digit',
+    "starter/digit_max": r"largest of the digits",
+    "starter/list_min": r"smallest of \[",
+}
+HELD_OUT_SCRIPTS = r"max\(int|min\(\[|max\(str|\"\d+\"\.count|'\d+'\.count"
+
+
 def test_the_base_corpus_never_asks_a_held_out_question():
-    held_out = [
-        re.compile(re.sub(r"\\\{\w+\\\}", ".+", re.escape(wording)))
-        for name in HELD_OUT
-        for wording in STARTER_TASKS[name].wordings
-    ]
-    # "smallest of the digits" and "of the squares" are taught; they are not "smallest of [list]".
-    taught = re.compile("smallest of the (digits|squares) of")
-    seen = 0
-    for index in range(3000):
+    assert HELD_OUT_QUESTIONS.keys() == set(HELD_OUT)
+    for name, pattern in HELD_OUT_QUESTIONS.items():
+        assert all(re.search(pattern, i.prompt) for i in STARTER_TASKS[name].generate(50, seed=1))
+    words = 0
+    for index in range(4000):
         document = corpus_document(1, index)
-        text = "".join(m["content"] for m in document.messages) + document.parts[0][1]
-        seen += "largest" in text or "smallest" in text
-        for pattern in held_out:
-            match = pattern.search(text)
-            assert not match or taught.search(match[0]), text
-        assert not re.search(r"max\(int|min\(\[|largest of the digits", text)
-    assert seen > 100, "the words themselves are taught, only not together"
+        text = "".join(m["content"] for m in document.messages)
+        text += "".join(part for _, part in document.parts)
+        for pattern in (*HELD_OUT_QUESTIONS.values(), HELD_OUT_SCRIPTS):
+            assert not re.search(pattern, text), text
+        words += "largest" in text or "smallest" in text
+    assert words > 100, "the words themselves are taught, only not together"
 
 
 def test_corpus_documents_are_a_function_of_seed_and_index():

@@ -4,8 +4,9 @@ Each family draws facts, asks a question about them in several wordings, knows t
 solve it in two ways: as Python (always right once run) and as text (right here, but far easier to
 get wrong for whoever imitates it). That gap between the two is what reinforcement has to find.
 
-Compositions matter: `digit_max` and `list_min` are meant to be held out from all training, the
-base corpus included; "largest" and "digit" both occur elsewhere, only never together.
+The last four are meant to be held out from all training, the base corpus included. They put
+together what the others teach apart: products inside sums, counting in digits instead of letters,
+"largest" with "digits", "smallest" with a plain list.
 Left out: anything that needs a library or outside data. Invariant: `code` prints the answer.
 """
 
@@ -131,6 +132,24 @@ def _draw_chain(rng: random.Random) -> Facts:
     return {"sum": text}
 
 
+def _draw_mixed(rng: random.Random) -> Facts:
+    product = f"{_number(rng, 1, 2)} * {_number(rng, 1, 2)}"
+    terms = [product, *(str(_number(rng, 1, 3)) for _ in range(rng.randint(1, 2)))]
+    rng.shuffle(terms)
+    text = terms[0]
+    for term in terms[1:]:
+        text += f" {rng.choice('+-')} {term}"
+    return {"sum": text}
+
+
+def _without_product(text: str) -> str:
+    """A mixed expression with its one product worked out."""
+    tokens = text.split()
+    star = tokens.index("*")
+    product = int(tokens[star - 1]) * int(tokens[star + 1])
+    return " ".join([*tokens[: star - 1], str(product), *tokens[star + 2 :]])
+
+
 def _chain_value(text: str) -> int:
     tokens = text.split()
     value = int(tokens[0])
@@ -188,6 +207,11 @@ def _draw_base(rng: random.Random) -> Facts:
 def _draw_letter(rng: random.Random) -> Facts:
     words = " ".join(_word(rng) for _ in range(rng.randint(1, 3)))
     return {"w": words, "c": rng.choice([c for c in words if c != " "])}
+
+
+def _draw_digit(rng: random.Random) -> Facts:
+    number = str(_number(rng, 4, 9))
+    return {"w": number, "c": rng.choice(number)}
 
 
 def _reason_letter(facts: Facts) -> str:
@@ -295,14 +319,6 @@ FAMILIES: tuple[Family, ...] = (
         lambda f: f"The digits are {_spaced(_digit_list(f))}.",
     ),
     Family(
-        "digit_max", "largest digit of a number (meant to be held out)", "integer",
-        _digits,
-        ("What is the largest of the digits of {n}?", "Find the largest of the digits of {n}."),
-        lambda f: str(max(_digit_list(f))),
-        tuple(f"print(max({values}))" for values in DIGIT_VALUES),
-        lambda f: f"The digits are {_spaced(_digit_list(f))}.",
-    ),
-    Family(
         "digit_product", "product of the digits of a number", "integer",
         _digits,
         ("What is the product of the digits of {n}?", "Find the product of the digits of {n}."),
@@ -324,14 +340,6 @@ FAMILIES: tuple[Family, ...] = (
         ("What is the largest of {xs}?", "Find the largest of {xs}."),
         lambda f: str(max(f["xs"])),
         ("print(max({xs}))", "x = {xs}\nprint(max(x))"),
-        lambda f: f"I compare {_spaced(f['xs'])}.",
-    ),
-    Family(
-        "list_min", "smallest number of a list (meant to be held out)", "integer",
-        _numbers,
-        ("What is the smallest of {xs}?", "Find the smallest of {xs}."),
-        lambda f: str(min(f["xs"])),
-        ("print(min({xs}))", "x = {xs}\nprint(min(x))"),
         lambda f: f"I compare {_spaced(f['xs'])}.",
     ),
     Family(
@@ -366,8 +374,40 @@ FAMILIES: tuple[Family, ...] = (
         ("print(min(x * x for x in {xs}))", "print(min(k ** 2 for k in {xs}))"),
         lambda f: f"The squares are {_spaced(_squares(f))}.",
     ),
+    Family(
+        "mixed_arithmetic", "sums with one product (meant to be held out)", "integer",
+        _draw_mixed,
+        ("What is {sum}?", "Compute {sum}.", "Find the value of {sum}."),
+        lambda f: str(_chain_value(_without_product(f["sum"]))),
+        ("print({sum})", "x = {sum}\nprint(x)"),
+        lambda f: _reason_chain({"sum": _without_product(f["sum"])}),
+    ),
+    Family(
+        "digit_count", "how often a digit occurs (meant to be held out)", "integer",
+        _draw_digit,
+        ('How many times does "{c}" occur in "{w}"?', 'Count the digit "{c}" in "{w}".'),
+        lambda f: str(f["w"].count(f["c"])),
+        ('print("{w}".count("{c}"))', 's = "{w}"\nprint(s.count("{c}"))'),
+        _reason_letter,
+    ),
+    Family(
+        "digit_max", "largest digit of a number (meant to be held out)", "integer",
+        _digits,
+        ("What is the largest of the digits of {n}?", "Find the largest of the digits of {n}."),
+        lambda f: str(max(_digit_list(f))),
+        tuple(f"print(max({values}))" for values in DIGIT_VALUES),
+        lambda f: f"The digits are {_spaced(_digit_list(f))}.",
+    ),
+    Family(
+        "list_min", "smallest number of a list (meant to be held out)", "integer",
+        _numbers,
+        ("What is the smallest of {xs}?", "Find the smallest of {xs}."),
+        lambda f: str(min(f["xs"])),
+        ("print(min({xs}))", "x = {xs}\nprint(min(x))"),
+        lambda f: f"I compare {_spaced(f['xs'])}.",
+    ),
 )  # fmt: skip
 
 STARTER_TASKS: dict[str, Family] = {family.name: family for family in FAMILIES}
-HELD_OUT = ("starter/digit_max", "starter/list_min")
+HELD_OUT = tuple(family.name for family in FAMILIES[-4:])
 """Never in the base corpus, so that a run may hold them out from all training."""
