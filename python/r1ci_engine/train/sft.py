@@ -7,6 +7,7 @@ micro-batch they fall into: the normaliser is counted before the first forward p
 import random
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from r1ci_engine.config import SftSection
 from r1ci_engine.errors import DataError
@@ -53,42 +54,42 @@ def batch_indices(count: int, batch_size: int, step: int, seed: int) -> list[int
 
 
 def load_messages(path: Path) -> list[Transcript]:
-    """Transcripts from JSONL with a `messages` list of {role, content}.
+    """Transcripts from JSONL, each line with a `messages` list of {role, content}.
 
-    Messages up to the first `assistant` are the prompt; after it `assistant` is trained and
-    `tool` is not. Raises DataError naming file and line for anything else, or if there is none.
+    `system` and `user` come first and are the prompt; after them stand `assistant`, which is
+    trained, and `tool`, which is not and is shown to the model as it is. The last is `assistant`.
+    Raises DataError naming file, line and message for anything else, or if there is none.
     """
     transcripts = []
     for number, record in read_jsonl(path):
-        where = f"`{path}` line {number}"
         messages = record.get("messages")
-        if not isinstance(messages, list) or not messages:
+        where = f"`{path}` line {number}"
+        if not isinstance(messages, list):
             raise DataError(f"{where} has no list `messages`")
-        transcripts.append(_transcript(messages, where))
+        transcripts.append(_transcript(messages, where, name=f"{path}:{number}"))
     if not transcripts:
         raise DataError(f"`{path}` holds no transcripts")
     return transcripts
 
 
-def _transcript(messages: list, where: str) -> Transcript:
-    kinds = {"assistant": SegmentKind.MODEL, "tool": SegmentKind.TOOL}
+def _transcript(messages: list[Any], where: str, name: str) -> Transcript:
     prompt: list[dict[str, str]] = []
     parts: list[tuple[SegmentKind, str]] = []
-    for message in messages:
+    for number, message in enumerate(messages, start=1):
         if not isinstance(message, dict) or not isinstance(message.get("content"), str):
-            raise DataError(f"{where}: a message lacks text under `content`")
-        role = message.get("role")
-        if role in kinds:
-            parts.append((kinds[role], message["content"]))
-        elif role in ("system", "user") and not parts:
-            prompt.append({"role": role, "content": message["content"]})
+            raise DataError(f"{where}: message {number} has no text under `content`")
+        role, content = message.get("role"), message["content"]
+        if role in ("system", "user") and not parts:
+            prompt.append({"role": role, "content": content})
+        elif role == "assistant" and prompt:
+            parts.append((SegmentKind.MODEL, content))
+        elif role == "tool" and parts:
+            parts.append((SegmentKind.TOOL, content))
         else:
             raise DataError(
-                f"{where}: role `{role}` cannot stand here",
+                f"{where}: message {number} has role `{role}`, which cannot stand there",
                 hint="system and user come first, then assistant and tool, ending with assistant",
             )
-    if not prompt or not parts or parts[0][0] is not SegmentKind.MODEL:
-        raise DataError(f"{where}: needs a user message followed by an assistant message")
-    if parts[-1][0] is not SegmentKind.MODEL:
-        raise DataError(f"{where}: the last message must be the assistant's")
-    return Transcript(tuple(prompt), tuple(parts), "", where)
+    if not parts or parts[-1][0] is not SegmentKind.MODEL:
+        raise DataError(f"{where} does not end with an assistant message")
+    return Transcript(tuple(prompt), tuple(parts), item_id=name)
