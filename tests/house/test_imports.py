@@ -1,7 +1,6 @@
 """Who imports whom: the order of rooms, and a half that stays free of torch and quick."""
 
 import re
-import statistics
 import subprocess
 import sys
 from pathlib import Path
@@ -54,15 +53,13 @@ def test_the_torch_free_half_loads_no_torch(room: str) -> None:
 
 def test_the_torch_free_half_imports_quickly() -> None:
     imports = ", ".join(name for room in TORCH_FREE for name in modules_of(room))
-    probe = (
-        f"import time; t = time.perf_counter(); import {imports}\nprint(time.perf_counter() - t)"
-    )
+    probe = f"import time, {imports}\nprint(time.process_time())"
     seconds = [
         float(subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True).stdout)
         for _ in range(3)
     ]
-    # 0.3 s on a quiet machine; the bound leaves room for a busy one, none for torch (2 s).
-    assert statistics.median(seconds) < 1.0
+    # CPU time, which other work on the machine cannot use up: 0.3 s on a quiet one, torch 2 s.
+    assert min(seconds) < 0.8
 
 
 def test_every_module_says_what_it_is() -> None:

@@ -32,10 +32,12 @@ class Eval:
         if self.as_json:
             print_json(result)
             return 0
-        rows = [
-            [row["task"], row["split"], row["accuracy"], row["items"]] for row in result["by_task"]
-        ]
-        print_table(["task", "split", "accuracy", "items"], rows)
+        columns = ["task", "split", "accuracy", "items"]
+        print_table(columns, [[row[name] for name in columns] for row in result["by_task"]])
+        sys.stdout.write("\nmean accuracy\n")
+        print_pairs(result["accuracy"], indent=2)
+        if result["faults"]:
+            sys.stdout.write(f"{result['faults']} trajectories lost to sandbox faults\n")
         return 0
 
 

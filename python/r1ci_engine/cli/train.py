@@ -10,6 +10,7 @@ import tyro
 from r1ci_engine.cli.flags import recipe_path
 from r1ci_engine.config import RunConfig, config_to_toml, load_config
 from r1ci_engine.errors import ConfigError
+from r1ci_engine.run_folder import RunPaths
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ class Train:
         files = self._files()
         run_dir = self.run_dir or Path("runs") / (files[-1].stem if files else "defaults")
         if self.resume and not files:
-            files = [run_dir / "config.toml"]
+            files = [RunPaths(run_dir).require_run()]
         config = load_config(files, overrides)
         if self.dry_run:
             sys.stdout.write(config_to_toml(config))
