@@ -2,13 +2,12 @@
 
 A checkpoint is a folder: `model/` (a Hugging Face folder, usable by itself),
 `optimizer.safetensors` and `state.json`, which is written last and lists size and checksum of
-every other file. It is made under a temporary name, flushed to the disk and renamed; only then is
-the pointer `latest` moved. Whatever happens in between, kill -9 included, one whole checkpoint is
-there and loads.
+every other file. It is made under a temporary name, flushed to the disk and renamed. Whatever
+happens in between, kill -9 included, the previous checkpoint is there and loads.
 
 Left out: several processes, and whose run it is (`run_folder.py` refuses another configuration).
-Names sort in the order they were written; names that begin with a dot are not checkpoints yet, or
-no longer.
+Names sort in the order of the run, so the latest is the last name that is whole. Names that begin
+with a dot are not checkpoints yet, or no longer.
 """
 
 import errno
@@ -16,6 +15,7 @@ import json
 import os
 import shutil
 import zlib
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,7 @@ from r1ci_engine.train.optimizer import Optimizer
 
 FORMAT = 1
 KEPT = 2
-"""Checkpoints kept beside those asked to stay."""
+"""Checkpoints that stay besides those asked to: the newest and one more."""
 OPTIMIZER = "optimizer.safetensors"
 
 
@@ -64,11 +64,11 @@ def save_checkpoint(
     tokenizer_files_from: Path,
     keep: bool = False,
 ) -> Path:
-    """Write checkpoint `name` under `root` and make it the latest; returns its folder.
+    """Write checkpoint `name` under `root`, in place of one of that name; returns its folder.
 
-    Older ones are removed but for the newest and those saved with `keep`. Raises CheckpointError
-    if it cannot be written (a full disk, for one); the previous checkpoint is then untouched and
-    nothing half-written is left.
+    Earlier ones are removed, but for the last of them and those ever saved with `keep`. Raises
+    CheckpointError if it cannot be written (a full disk, for one); the previous checkpoint is then
+    untouched and nothing half-written is left.
     """
     temporary, final = root / f".{name}.tmp", root / name
     try:
@@ -82,18 +82,20 @@ def save_checkpoint(
             str(path.relative_to(temporary)): {"bytes": path.stat().st_size, "crc32": _crc32(path)}
             for path in _files(temporary)
         }
+        keep = keep or (final.exists() and not _may_go(final))
         record = {"format": FORMAT, "keep": keep, "files": files, "state": state}
         (temporary / "state.json").write_text(json.dumps(record), encoding="utf-8")
         for path in (*_files(temporary), temporary / "model", temporary):
             _flush(path)
         _rename_over(temporary, final)
-        _point_to(root, name)
     except BaseException as error:
-        shutil.rmtree(temporary, ignore_errors=True)
+        with suppress(OSError):
+            _recover(root)
         if isinstance(error, OSError | SafetensorError):
             raise _cannot_save(root, error) from error
         raise
-    _prune(root, name)
+    with suppress(OSError):  # it is saved; what could not be removed now goes with the next
+        _prune(root, name)
     return final
 
 
@@ -105,15 +107,17 @@ def load_latest(root: Path) -> tuple[Checkpoint | None, list[str]]:
     """
     if not root.is_dir():
         return None, []
-    _recover(root)
-    names = [folder.name for folder in reversed(_checkpoints(root))]
-    pointer = root / "latest"
-    pointed = pointer.read_text(encoding="utf-8").strip() if pointer.exists() else ""
-    names.sort(key=lambda name: name != pointed)
+    try:
+        _recover(root)
+        folders = _checkpoints(root)
+    except OSError as error:
+        raise CheckpointError(
+            f"cannot look for checkpoints under `{root}`: {error.strerror}"
+        ) from error
     passed_over: list[str] = []
-    for name in names:
+    for folder in reversed(folders):
         try:
-            return read_checkpoint(root / name), passed_over
+            return read_checkpoint(folder), passed_over
         except CheckpointError as error:
             passed_over.append(error.message)
     if passed_over:
@@ -134,18 +138,23 @@ def read_checkpoint(folder: Path) -> Checkpoint:
     if version != FORMAT:
         raise CheckpointError(f"checkpoint `{folder}` has format `{version}`, not {FORMAT}")
     for name, written in files.items():
-        path = folder / name
-        found = path.stat().st_size if path.exists() else None
-        if found is None:
-            raise CheckpointError(f"checkpoint `{folder}` is damaged: {name} is missing")
-        if found != written["bytes"]:
-            raise CheckpointError(
-                f"checkpoint `{folder}` is damaged: {name} has {found} bytes, "
-                f"not {written['bytes']}"
-            )
-        if _crc32(path) != written["crc32"]:
-            raise CheckpointError(f"checkpoint `{folder}` is damaged: {name} has other contents")
+        fault = _fault(folder / name, written["bytes"], written["crc32"])
+        if fault:
+            raise CheckpointError(f"checkpoint `{folder}` is damaged: {name} {fault}")
     return Checkpoint(folder, state)
+
+
+def _fault(path: Path, size: int, crc32: int) -> str | None:
+    """What is wrong with a file of a checkpoint; None if it is as it was written."""
+    try:
+        found = path.stat().st_size
+        if found != size:
+            return f"has {found} bytes, not {size}"
+        return None if _crc32(path) == crc32 else "has other contents"
+    except FileNotFoundError:
+        return "is missing"
+    except OSError as error:
+        return f"cannot be read ({error.strerror})"
 
 
 def _rename_over(temporary: Path, final: Path) -> None:
@@ -171,33 +180,32 @@ def _recover(root: Path) -> None:
             aside.rename(final)
 
 
-def _point_to(root: Path, name: str) -> None:
-    temporary = root / ".latest"
-    temporary.write_text(name + "\n", encoding="utf-8")
-    _flush(temporary)
-    temporary.replace(root / "latest")
-    _flush(root)
-
-
 def _prune(root: Path, newest: str) -> None:
-    passing = []
-    for folder in _checkpoints(root):
-        if folder.name == newest:
-            continue
-        try:
-            keep = json.loads((folder / "state.json").read_text(encoding="utf-8"))["keep"]
-        except (OSError, ValueError, KeyError):
-            keep = False
-        if not keep:
-            passing.append(folder)
+    """Remove what came before `newest`, but for the last of it and what was asked to stay.
+
+    What comes after `newest` did not load, or the run would have gone on from there: it counts for
+    nothing here and is replaced when the run gets there again.
+    """
+    passing = [f for f in _checkpoints(root) if f.name < newest and _may_go(f)]
     for folder in passing[: max(0, len(passing) - (KEPT - 1))]:
-        shutil.rmtree(folder, ignore_errors=True)
+        # First out of sight: half of a folder must not look like a checkpoint.
+        removed = folder.rename(root / f".{folder.name}.tmp")
+        shutil.rmtree(removed)
+
+
+def _may_go(folder: Path) -> bool:
+    """Whether nobody asked it to stay; one that cannot be read may have been asked to."""
+    try:
+        return not json.loads((folder / "state.json").read_text(encoding="utf-8"))["keep"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
 
 
 def _cannot_save(root: Path, error: Exception) -> CheckpointError:
-    why = str(error).splitlines()[0]
+    why = next(iter(str(error).splitlines()), type(error).__name__)
     # safetensors reports a failed write as its own error, with the cause in its text.
-    if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "os error 28" in why:
+    full = (errno.ENOSPC, errno.EDQUOT)
+    if getattr(error, "errno", None) in full or any(f"(os error {n})" in why for n in full):
         why = "the disk is full"
     return CheckpointError(
         f"cannot save a checkpoint under `{root}`: {why}",
