@@ -11,6 +11,7 @@ import textwrap
 import threading
 import time
 from collections.abc import Iterator
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import psutil
@@ -26,7 +27,6 @@ from r1ci_engine.sandbox import (
     bench,
     probe,
 )
-
 
 LANDLOCK_CREATE_RULESET = 444
 UNSHARE = 272 if platform.machine() == "x86_64" else 97
@@ -294,7 +294,7 @@ def test_waiting_lets_other_threads_run(sandbox: Sandbox) -> None:
     assert beats > 20
 
 
-def _use_in_fork(sandbox: Sandbox, pipe) -> None:
+def _use_in_fork(sandbox: Sandbox, pipe: Connection) -> None:
     try:
         sandbox.run("print(1)")
     except SandboxError as error:
