@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 
 from r1ci_engine.seeds import derive_seed
-from r1ci_engine.tasks.protocol import Agent
 from r1ci_engine.trajectory import Item
 
 
@@ -18,7 +17,7 @@ class RolloutRequest:
     item: Item
     prompt: list[int]
     """Token ids of the rendered prompt, up to where the model begins to write."""
-    agent: Agent | str
+    agent: str
     """`code` runs the scripts it writes; for `text` a fence is only text."""
     sample_index: int
     """Which of the item's samples this is."""
