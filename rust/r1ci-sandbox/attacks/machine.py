@@ -19,7 +19,14 @@ calls = {
 }
 for name, arguments in calls.items():
     attempt(name, lambda arguments=arguments: syscall(*arguments))
-for path in ("/dev/mem", "/dev/kmsg", "/dev/kvm", "/dev/nvidia0", "/proc/sysrq-trigger", "/dev/tty"):
+for path in (
+    "/dev/mem",
+    "/dev/kmsg",
+    "/dev/kvm",
+    "/dev/nvidia0",
+    "/proc/sysrq-trigger",
+    "/dev/tty",
+):
     attempt(path, lambda path=path: open(path, "r+b", 0))
 for path in ("/sys/kernel", "/proc/kallsyms", "/proc/sys/kernel/core_pattern"):
     attempt(path, lambda path=path: read(path))
