@@ -9,6 +9,7 @@ must not end weeks of training, and momentum must not move weights that nothing 
 """
 
 import math
+import weakref
 
 import torch
 from torch import Tensor, nn
@@ -45,7 +46,7 @@ class Optimizer:
         """Calls of `step`, by which the schedule goes: skipped ones count."""
         self.skipped = 0
         self._weights = {name: p for name, p in model.named_parameters() if p.requires_grad}
-        self._masters = {name: _master_of(weight) for name, weight in self._weights.items()}
+        self._masters = {name: _master_of(w, self) for name, w in self._weights.items()}
         decayed = {n for n, p in self._masters.items() if p.ndim >= 2 and "embed_tokens" not in n}
         groups = [
             {
@@ -117,7 +118,7 @@ class Optimizer:
                 weight.copy_(self._masters[name])
 
 
-def _master_of(weight: nn.Parameter) -> nn.Parameter:
+def _master_of(weight: nn.Parameter, optimizer: Optimizer) -> nn.Parameter:
     """The fp32 parameter that is really trained: the weight itself, or a copy fed by it."""
     if weight.dtype in (torch.float32, torch.float64):
         return weight
@@ -129,5 +130,7 @@ def _master_of(weight: nn.Parameter) -> nn.Parameter:
         master.grad = gradient if master.grad is None else master.grad + gradient
         weight.grad = None
 
-    weight.register_post_accumulate_grad_hook(hand_over)
+    handle = weight.register_post_accumulate_grad_hook(hand_over)
+    # A run has an optimizer per phase: when one is gone, the next must get the gradients.
+    weakref.finalize(optimizer, handle.remove)
     return master
