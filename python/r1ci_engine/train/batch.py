@@ -13,6 +13,7 @@ Shape suffixes: T packed token, N trained token (target), B sequence of the batc
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
@@ -75,19 +76,27 @@ class PackedBatch:
 
 
 def encode_transcript(
-    transcript: Transcript, tokenizer: TextTokenizer, template: ChatTemplate
+    transcript: Transcript,
+    tokenizer: TextTokenizer,
+    template: ChatTemplate,
+    *,
+    feedback: Literal["inline", "turn"] = "inline",
 ) -> TrainSequence:
     """Tokens exactly as a rollout would have produced them, part by part.
 
-    The last part is closed by a stop token, which is trained. Without messages it is a document:
-    no template, no BOS. Raises DataError if the transcript does not end with the model's words.
+    `feedback` is how the rollout gives results back (`protocol.feedback`). The last part is closed
+    by a stop token, which is trained. Without messages it is a document: no template, no BOS.
+    Raises DataError if the transcript does not end with the model's words.
     """
     if not transcript.parts or transcript.parts[-1][0] is not SegmentKind.MODEL:
         raise DataError(f"transcript `{transcript.item_id}` does not end with the model's words")
     tokens = list(template.prompt_tokens(list(transcript.messages))) if transcript.messages else []
     trained = [False] * len(tokens)
     for kind, text in transcript.parts:
-        ids = tokenizer.encode_text(text)
+        if kind is SegmentKind.TOOL and feedback == "turn":
+            ids = template.turn_tokens(text.strip("\n"))
+        else:
+            ids = tokenizer.encode_text(text)
         tokens += ids
         trained += [kind is SegmentKind.MODEL] * len(ids)
     tokens.append(tokenizer.end_id)
