@@ -55,6 +55,8 @@ from r1ci_engine.workbench import DTYPES, Workbench
 PHASES = ("eval_before", "sft", "eval_sft", "measure", "grpo", "eval_rl", "done")
 SAVED_AFTER = ("sft", "measure", "grpo")
 """Phases whose end is worth a checkpoint: the others change nothing."""
+LINE_EVERY_S = 60.0
+"""Seconds between lines of progress where there is no terminal for a bar."""
 
 
 @dataclass(frozen=True)
@@ -82,17 +84,21 @@ def run_training(
     """
     console = console or Console(stderr=True)
     paths = RunPaths(run_dir)
-    paths.open(config, resume=resume)
-    checkpoint, damaged = load_latest(paths.checkpoints)
-    for line in damaged:
-        console.print(f"passed over: {line}")
-    start = starting_model(config, run_dir)
-    with (
-        StopRequest() as stop,
-        Workbench(config, checkpoint.model if checkpoint else start) as bench,
-        MetricsLog(paths.metrics) as metrics,
-    ):
-        return Run(config, paths, start, bench, metrics, stop, console, checkpoint).go()
+    with paths.writing():
+        paths.open(config, resume=resume)
+        checkpoint, damaged = load_latest(paths.checkpoints) if resume else (None, [])
+        start = starting_model(config, run_dir)
+        with (
+            StopRequest() as stop,
+            Workbench(config, checkpoint.model if checkpoint else start) as bench,
+            MetricsLog(paths.metrics) as metrics,
+        ):
+            run = Run(config, paths, start, bench, metrics, stop, console, checkpoint)
+            for line in damaged:
+                run.say(f"passed over: {line}")
+            if not resume:
+                paths.claim(config)
+            return run.go()
 
 
 def evaluate_run(run_dir: Path) -> dict[str, Any]:
@@ -157,7 +163,14 @@ class Run:
         self.optimizer: Optimizer | None = None
         self._saved_optimizer = checkpoint.optimizer_state() if checkpoint else None
         self._started = time.monotonic() - self.state.seconds
-        metrics.truncate_after(self.state.phase, self.state.step)
+        # What is wrong with questions and lessons is told now, not after hours of training.
+        bench.require_room(self.items.eval + self.items.heldout, ("code",))
+        bench.require_room(self.items.train, ("code", *config.curriculum.agents))
+        to_do = PHASES[PHASES.index(self.state.phase) :]
+        teaching = config.sft.steps and "sft" in to_do
+        self._lessons = self._sft_batches() if teaching else None
+        for phase in to_do:
+            metrics.truncate_after(phase, self.state.step if phase == self.state.phase else 0)
 
     def go(self) -> dict[str, Any]:
         """The run: each phase once, then summary and report."""
@@ -176,7 +189,7 @@ class Run:
         try:
             work()
         except Stopped:
-            self.console.print(f"stopped; saved in `{self.save()}`, go on with --resume")
+            self.say(f"stopped; saved in `{self.save()}`, go on with --resume")
             raise
         self.state = replace(self.state, phase=PHASES[PHASES.index(name) + 1], step=0)
         self.optimizer = None
@@ -206,10 +219,9 @@ class Run:
 
     def supervise(self) -> None:
         """Supervised fine-tuning: one optimizer step per step, on transcripts."""
-        section = self.config.sft
-        if not section.steps:
+        section, batch_of = self.config.sft, self._lessons
+        if batch_of is None:
             return
-        batch_of = self._sft_batches()
         optimizer = self.start_optimizer(section.optimizer, section.steps)
         with self.progress("supervised", section.steps, self.state.step) as advance:
             for step in range(self.state.step + 1, section.steps + 1):
@@ -304,7 +316,7 @@ class Run:
         report = build_report(self.paths.path)
         if rows:
             self.console.print(accuracy_table(rows))
-        self.console.print(f"model: {self.paths.model}\nreport: {report}")
+        self.say(f"model: {self.paths.model}\nreport: {report}")
         return summary
 
     # --- what the phases share -----------------------------------------------------------------
@@ -343,9 +355,15 @@ class Run:
     def progress(
         self, description: str | None, total: int, done: int = 0
     ) -> Iterator[Callable[[str], None]]:
-        """A bar; call what it yields with a remark to advance by one. None draws nothing."""
+        """Shows how far a phase is; call what it yields with a remark to advance by one.
+
+        A terminal gets a bar, a file or pipe a line a minute and one at the end, None nothing.
+        """
         if description is None:
             yield lambda remark: None
+            return
+        if not self.console.is_terminal:
+            yield self._progress_lines(description, total, done)
             return
         columns = (
             TextColumn(f"{description:<18}"),
@@ -357,6 +375,24 @@ class Run:
         with Progress(*columns, console=self.console) as bar:
             task = bar.add_task(description, total=total, completed=done, remark="")
             yield lambda remark: bar.update(task, advance=1, remark=remark)
+
+    def _progress_lines(self, description: str, total: int, done: int) -> Callable[[str], None]:
+        began = spoke = time.monotonic()
+
+        def advance(remark: str) -> None:
+            nonlocal done, spoke
+            done, now = done + 1, time.monotonic()
+            if done == total or now - spoke >= LINE_EVERY_S:
+                spoke = now
+                self.say(
+                    f"{description:<18} {done}/{total}  {now - began:.0f} s  {remark}".rstrip()
+                )
+
+        return advance
+
+    def say(self, text: str) -> None:
+        """One message as it is: brackets in a path are no markup, and long lines stay whole."""
+        self.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def log(self, step: int, metrics: dict[str, Any], stage: int | None = None) -> None:
         """One line of `metrics.jsonl`."""
@@ -433,14 +469,16 @@ class Run:
                 hint="raise tasks.sft_items, or set sft.steps to 0",
             )
         sequences = [encode_transcript(t, bench.tokenizer, bench.template) for t in transcripts]
-        context = self.config.rollout.context
+        context, micro_tokens = self.config.rollout.context, section.micro_tokens
         for sequence in sequences:
-            if len(sequence.tokens) > context:
-                raise DataError(
-                    f"transcript `{sequence.name}` has `{len(sequence.tokens)}` tokens, more than "
-                    f"the context of `{context}`",
-                    hint="raise rollout.context or leave it out",
-                )
+            length = len(sequence.tokens)
+            for key, limit in (("rollout.context", context), ("sft.micro_tokens", micro_tokens)):
+                if length > limit:
+                    raise DataError(
+                        f"transcript `{sequence.name}` has `{length}` tokens, more than "
+                        f"`{key}` = `{limit}`",
+                        hint=f"raise {key}, or leave the transcript out",
+                    )
         return lambda step: [
             sequences[index]
             for index in batch_indices(len(sequences), section.batch_size, step, seed)

@@ -5,18 +5,29 @@
 A folder belongs to one configuration; another one is refused rather than mixed in.
 """
 
+import errno
 import json
+import os
 import platform
 import sys
 import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from r1ci_engine.config import RunConfig, config_to_toml, parse_config
-from r1ci_engine.errors import ConfigError, DataError
+from safetensors import SafetensorError
 
+from r1ci_engine.config import RunConfig, config_to_toml, parse_config
+from r1ci_engine.errors import CheckpointError, ConfigError, DataError
+
+UNUSABLE = (
+    *(errno.EACCES, errno.EPERM, errno.EROFS),
+    *(errno.EEXIST, errno.ENOTDIR, errno.ENAMETOOLONG),
+)
+"""What the system says of a path that no run can have."""
 PACKAGES = ("r1ci-engine", "torch", "triton", "numpy", "tokenizers", "safetensors")
 
 
@@ -35,7 +46,7 @@ class RunPaths:
         self.summary = path / "summary.json"
 
     def open(self, config: RunConfig, *, resume: bool) -> None:
-        """Create the folder, or check that it belongs to `config`.
+        """Create the folder for a new run, or check that the run in it belongs to `config`.
 
         Raises ConfigError if a new run would overwrite one, or if a resumed one was started with
         other settings (each is named), DataError if there is nothing to resume.
@@ -47,8 +58,10 @@ class RunPaths:
                     hint="add --resume to go on with it, or choose another --run-dir",
                 )
             self.trajectories.mkdir(parents=True, exist_ok=True)
-            (self.path / "run.json").write_text(json.dumps(_facts(), indent=2) + "\n")
-            self.config.write_text(config_to_toml(config), encoding="utf-8")
+            # A start that failed may have left a model or items for other settings. Without these
+            # files they count as unfinished and are made anew.
+            for mark in (self.path / "start" / "config.json", self.items / "manifest.json"):
+                mark.unlink(missing_ok=True)
             return
         differing = _differences(self.read_config().model_dump(), config.model_dump())
         if differing:
@@ -57,15 +70,52 @@ class RunPaths:
                 hint="resume with the settings of its config.toml, or choose another --run-dir",
             )
 
+    def claim(self, config: RunConfig) -> None:
+        """Write down whose folder this is, once everything a new run needs has been opened.
+
+        A run that could not start claims nothing: mend the mistake and give the same command.
+        """
+        (self.path / "run.json").write_text(json.dumps(_facts(), indent=2) + "\n")
+        temporary = self.path / "config.toml.tmp"
+        temporary.write_text(config_to_toml(config), encoding="utf-8")
+        temporary.replace(self.config)
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """While a run writes here: a full disk or an unusable path becomes CheckpointError."""
+        try:
+            yield
+        except (OSError, SafetensorError) as error:
+            code, path = getattr(error, "errno", None), getattr(error, "filename", None)
+            # safetensors reports a failed write as its own error, with the cause in its text.
+            if code in (errno.ENOSPC, errno.EDQUOT) or "os error 28" in str(error):
+                again = "continue with --resume" if self.config.exists() else "start again"
+                raise CheckpointError(
+                    f"cannot write to `{self.path}`: the disk is full",
+                    hint=f"the checkpoints so far are untouched; make room and {again}",
+                ) from error
+            if path is not None and code in UNUSABLE:
+                raise CheckpointError(
+                    f"cannot write `{path}`: {os.strerror(code)}",
+                    hint="choose a folder of your own with --run-dir",
+                ) from error
+            raise
+
+    def require_run(self) -> Path:
+        """The configuration file. Raises DataError if this folder holds no run."""
+        if not self.config.is_file():
+            raise DataError(
+                f"`{self.path}` holds no run: there is no config.toml",
+                hint="give the folder that --run-dir named when the run was started",
+            )
+        return self.config
+
     def read_config(self) -> RunConfig:
         """The configuration this folder was started with. Raises DataError if it holds no run."""
         try:
-            values = tomllib.loads(self.config.read_text(encoding="utf-8"))
+            values = tomllib.loads(self.require_run().read_text(encoding="utf-8"))
         except OSError as error:
-            raise DataError(
-                f"`{self.path}` holds no run: cannot read config.toml ({error.strerror})",
-                hint="give the folder that --run-dir named",
-            ) from error
+            raise DataError(f"cannot read `{self.config}`: {error.strerror}") from error
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise DataError(f"`{self.config}` is not TOML: {error}") from error
         return parse_config(values, source=str(self.config))

@@ -16,7 +16,8 @@ from r1ci_engine.model.decoder import Decoder
 from r1ci_engine.model.folder import load_model
 from r1ci_engine.model.template import ChatTemplate
 from r1ci_engine.model.tokenizer import TextTokenizer
-from r1ci_engine.rollout.engine import RolloutEngine, RolloutRequest
+from r1ci_engine.rollout.engine import RolloutEngine
+from r1ci_engine.rollout.request import RolloutRequest
 from r1ci_engine.sandbox import Limits, Sandbox
 from r1ci_engine.tasks.checks import Checker
 from r1ci_engine.tasks.protocol import final_answer, prompt_messages
@@ -43,6 +44,12 @@ class Workbench:
                 f"`rollout.context` = `{config.rollout.context}` is more than the model's "
                 f"`{self.model.config.context}`",
                 hint=f"set rollout.context to {self.model.config.context} or less",
+            )
+        if config.rollout.context > config.grpo.micro_tokens and any(config.curriculum.stage_steps):
+            raise ConfigError(
+                f"`grpo.micro_tokens` = `{config.grpo.micro_tokens}` cannot hold a trajectory of "
+                f"`rollout.context` = `{config.rollout.context}` tokens",
+                hint=f"set grpo.micro_tokens to {config.rollout.context} or more",
             )
         self.tokenizer = TextTokenizer.load(model_folder)
         self.tokenizer.require_fit(self.model.config)
@@ -103,6 +110,13 @@ class Workbench:
         trajectories = self.engine.generate(requests, on_done=on_done)
         self.judge([request.item for request in requests], trajectories)
         return trajectories
+
+    def require_room(self, items: Iterable[Item], agents: Iterable[str]) -> None:
+        """Raise DataError for the first prompt that leaves no room to answer."""
+        agents = dict.fromkeys(agents)
+        for item in items:
+            for agent in agents:
+                self.engine.require_room(item, self.prompt_tokens(item, agent))
 
     def prompt_tokens(self, item: Item, agent: str) -> list[int]:
         """The prompt of an item as this model reads it."""

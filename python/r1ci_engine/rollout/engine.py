@@ -34,7 +34,7 @@ from r1ci_engine.rollout.sampler import sample, seeds_tensor
 from r1ci_engine.rollout.slots import Sequence, SlotTable
 from r1ci_engine.rollout.turns import Next, TurnLoop
 from r1ci_engine.sandbox import Sandbox
-from r1ci_engine.trajectory import Trajectory
+from r1ci_engine.trajectory import Item, Trajectory
 
 EXTEND_TOKENS = 8192
 """Prompt and result tokens per step; a longer one still goes in, alone."""
@@ -98,20 +98,21 @@ class RolloutEngine:
         """
         requests = list(requests)
         for request in requests:
-            self._check(request)
+            self.require_room(request.item, request.prompt)
         self.stats = RolloutStats(sequences=len(requests))
         started = time.perf_counter()
         trajectories = _Call(self, requests, on_done).run() if requests else []
         self.stats.total_s = time.perf_counter() - started
         return trajectories
 
-    def _check(self, request: RolloutRequest) -> None:
-        length = len(request.prompt)
+    def require_room(self, item: Item, prompt: list[int]) -> None:
+        """Raise DataError if the prompt is empty or leaves no room to answer."""
+        length = len(prompt)
         if length == 0:
-            raise DataError(f"the prompt of item `{request.item.id}` has no tokens")
+            raise DataError(f"the prompt of item `{item.id}` has no tokens")
         if length >= self.context - 1:
             raise DataError(
-                f"the prompt of item `{request.item.id}` has `{length}` tokens, "
+                f"the prompt of item `{item.id}` has `{length}` tokens, "
                 f"which leaves no room to answer in a context of `{self.context}`",
                 hint="raise rollout.context, or leave the item out",
             )
