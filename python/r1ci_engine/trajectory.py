@@ -211,7 +211,10 @@ def read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     try:
         file = path.open(encoding="utf-8")
     except OSError as error:
-        raise DataError(f"cannot read `{path}`: {error.strerror}") from error
+        raise DataError(
+            f"cannot read `{path}`: {error.strerror}",
+            hint="a path starts from the folder that the command runs in",
+        ) from error
     with file:
         try:
             for number, line in enumerate(file, start=1):

@@ -18,6 +18,8 @@ from r1ci_engine.train.optimizer import Optimizer
 from r1ci_engine.train.policy import target_logprobs
 from r1ci_engine.trajectory import SegmentKind, Transcript, read_jsonl
 
+_FIELDS_HINT = "each line needs `messages`: objects with `role` and `content`"
+
 
 def sft_step(
     model: Decoder, optimizer: Optimizer, sequences: Sequence[TrainSequence], section: SftSection
@@ -65,10 +67,10 @@ def load_messages(path: Path) -> list[Transcript]:
         messages = record.get("messages")
         where = f"`{path}` line {number}"
         if not isinstance(messages, list):
-            raise DataError(f"{where} has no list `messages`")
+            raise DataError(f"{where} has no list `messages`", hint=_FIELDS_HINT)
         transcripts.append(_transcript(messages, where, name=f"{path}:{number}"))
     if not transcripts:
-        raise DataError(f"`{path}` holds no transcripts")
+        raise DataError(f"`{path}` holds no transcripts", hint=_FIELDS_HINT)
     return transcripts
 
 
