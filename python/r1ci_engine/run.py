@@ -299,7 +299,7 @@ class Run:
                 metrics["tokens_per_s"] = metrics["tokens"] / (time.perf_counter() - started)
                 self.keep(f"step_{step:06d}", trajectories)
                 self.log(step, metrics, stage=stage.number)
-                self.made_step(step)
+                self.made_step(step, section.updates_per_step)
                 advance(f"stage {stage.number}  reward {metrics['reward/mean']:.2f}")
 
     def finish(self) -> dict[str, Any]:
@@ -416,9 +416,9 @@ class Run:
         self._saved_optimizer = None
         return self.optimizer
 
-    def made_step(self, step: int) -> None:
-        """Count a finished step; save when it is due."""
-        version = self.state.policy_version + 1
+    def made_step(self, step: int, updates: int = 1) -> None:
+        """Count a finished step of so many optimizer steps; save when it is due."""
+        version = self.state.policy_version + updates
         self.state = replace(self.state, step=step, policy_version=version)
         if step % self.config.save_every == 0:
             self.save()
@@ -468,7 +468,11 @@ class Run:
                 "there is nothing to imitate: no transcripts for SFT",
                 hint="raise tasks.sft_items, or set sft.steps to 0",
             )
-        sequences = [encode_transcript(t, bench.tokenizer, bench.template) for t in transcripts]
+        feedback = self.config.protocol.feedback
+        sequences = [
+            encode_transcript(t, bench.tokenizer, bench.template, feedback=feedback)
+            for t in transcripts
+        ]
         context, micro_tokens = self.config.rollout.context, section.micro_tokens
         for sequence in sequences:
             length = len(sequence.tokens)

@@ -228,20 +228,27 @@ def _save_weights(tensors: dict[str, Tensor], folder: Path, max_shard_bytes: int
     for stale in [*folder.glob("model*.safetensors"), folder / INDEX]:
         stale.unlink(missing_ok=True)
     shards = list(_shards(tensors, max_shard_bytes))
-    metadata = {"format": "pt"}
     if len(shards) == 1:
-        save_file(tensors, folder / WEIGHTS, metadata=metadata)
+        _save_file(tensors, folder / WEIGHTS)
         return
     weight_map: dict[str, str] = {}
     for number, names in enumerate(shards, start=1):
         file = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
-        save_file({name: tensors[name] for name in names}, folder / file, metadata=metadata)
+        _save_file({name: tensors[name] for name in names}, folder / file)
         weight_map |= dict.fromkeys(names, file)
     total = sum(_bytes(tensor) for tensor in tensors.values())
     _write_json(
         folder / INDEX,
         {"metadata": {"total_size": total}, "weight_map": dict(sorted(weight_map.items()))},
     )
+
+
+def _save_file(tensors: dict[str, Tensor], path: Path) -> None:
+    path.touch()
+    mode = path.stat().st_mode
+    save_file(tensors, path, metadata={"format": "pt"})
+    # safetensors leaves its files to their owner alone; a model is as readable as its folder's rest.
+    path.chmod(mode)
 
 
 def _shards(tensors: dict[str, Tensor], max_shard_bytes: int) -> Iterable[list[str]]:
