@@ -247,7 +247,7 @@ def _save_file(tensors: dict[str, Tensor], path: Path) -> None:
     path.touch()
     mode = path.stat().st_mode
     save_file(tensors, path, metadata={"format": "pt"})
-    # safetensors leaves its files to their owner alone; a model is as readable as its folder's rest.
+    # safetensors leaves its files to their owner alone; a model is as readable as other files.
     path.chmod(mode)
 
 
