@@ -10,37 +10,41 @@ Runs that are already finished under --out are read, not repeated.
 
 import argparse
 import json
-import platform
+import os
 import subprocess
 import sys
-from datetime import UTC, datetime
+import time
 from importlib import metadata
 from pathlib import Path
-from statistics import fmean
 from typing import Any
+
+from pack import processor
+from report import demo_page
 
 SPLITS = ("heldout_items", "heldout_tasks")
 
 
 def main() -> None:
-    """Run what is missing, print the table, write the JSON."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    """Run what is missing, print the tables, write the JSON."""
+    parser = argparse.ArgumentParser(description="the demo over seeds, plain GRPO beside it")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--out", type=Path, default=Path("runs/bench_demo"))
-    parser.add_argument("--json", type=Path)
-    arguments = parser.parse_args()
-    rows = [_row(seed, arguments.out) for seed in arguments.seeds]
-    result = {
+    parser.add_argument("--out", type=Path, default=Path("runs/bench_demo"), metavar="DIR")
+    parser.add_argument("--json", type=Path, metavar="OUT", help="write the figures here")
+    options = parser.parse_args()
+    report = {
         "bench": "demo",
-        "date": datetime.now(UTC).date().isoformat(),
-        "command": "python benches/demo.py --seeds " + " ".join(map(str, arguments.seeds)),
-        "machine": f"{platform.machine()}, {_cpu()}",
-        "versions": {p: metadata.version(p) for p in ("r1ci-engine", "torch", "numpy")},
-        "rows": rows,
+        "machine": {
+            "processor": processor(),
+            "cores": os.cpu_count(),
+            **{name: metadata.version(name) for name in ("torch", "numpy", "r1ci-engine")},
+            "date": time.strftime("%Y-%m-%d"),
+        },
+        "command": "python benches/demo.py --seeds " + " ".join(map(str, options.seeds)),
+        "rows": [_row(seed, options.out) for seed in options.seeds],
     }
-    sys.stdout.write(table(rows))
-    if arguments.json:
-        arguments.json.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    print("\n".join(demo_page(report)))
+    if options.json:
+        options.json.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
 
 
 def _row(seed: int, out: Path) -> dict[str, Any]:
@@ -75,47 +79,6 @@ def _run(folder: Path, *arguments: str) -> dict[str, Any]:
         command = [sys.executable, "-m", "r1ci_engine", "train", *arguments, *resume]
         subprocess.run([*command, "--run-dir", str(folder)], check=True)
     return json.loads(summary.read_text(encoding="utf-8"))
-
-
-def table(rows: list[dict[str, Any]]) -> str:
-    """Markdown: one line per seed and the mean, shares in per cent."""
-    head = "before | after SFT | after RL (stages) | after RL (plain) | RL - SFT"
-    lines = [
-        f"| seed | held-out items: {head} | held-out tasks: {head} | seconds | peak MB |",
-        "|---" * 13 + "|",
-    ]
-    for row in [*rows, _mean(rows)]:
-        cells = [str(row["seed"])]
-        for split in SPLITS:
-            share = row["accuracy"][split]
-            moments = ("before", "sft", "rl", "plain")
-            cells += [f"{100 * share[moment]:.1f}" for moment in moments]
-            cells.append(f"{100 * (share['rl'] - share['sft']):+.1f}")
-        cells += [f"{row['seconds']:.0f}", f"{row['peak_rss_mb']:.0f}"]
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
-
-
-def _mean(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    return {
-        "seed": "mean",
-        "accuracy": {
-            split: {
-                moment: fmean(row["accuracy"][split][moment] for row in rows)
-                for moment in ("before", "sft", "rl", "plain")
-            }
-            for split in SPLITS
-        },
-        "seconds": fmean(row["seconds"] for row in rows),
-        "peak_rss_mb": max(row["peak_rss_mb"] for row in rows),
-    }
-
-
-def _cpu() -> str:
-    for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-        if line.startswith("model name"):
-            return line.split(":", 1)[1].strip()
-    return "unknown CPU"
 
 
 if __name__ == "__main__":
