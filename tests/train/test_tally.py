@@ -10,8 +10,8 @@ def test_mean_is_over_tokens_not_over_pieces() -> None:
     """Pitfall 12: one token here and ninety-nine there."""
     tally = Tally()
     tally.add({"entropy": torch.tensor([100.0])})
-    tally.add({"entropy": torch.zeros(99)})
-    assert tally.result() == {"entropy": 1.0}
+    tally.add({"entropy": torch.full((99,), 10.0)})
+    assert tally.result() == {"entropy": 10.9}
 
 
 def test_largest_deviation_is_kept() -> None:
