@@ -41,7 +41,6 @@ def tear(log, phase, step, *_):
                 'before(Workbench, "judge", lambda b, i, t: t[0].step == 2, kill)',
                 RENAMING.format("4-grpo-000002"),  # written, not in its place
                 TORN + LOGGING.format(("grpo", 4), "tear"),
-                SAVING.format("5-eval_rl-000000", "kill"),
                 'before(run, "write_summary", lambda *_: True, kill)',
             ),
             id="grpo",
