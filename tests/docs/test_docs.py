@@ -2,6 +2,8 @@
 
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -64,3 +66,14 @@ def test_links_of_a_page_lead_somewhere(page: Path) -> None:
 def test_there_is_a_readme() -> None:
     assert ROOT / "README.md" in PAGES
     assert commands(ROOT / "README.md")
+
+
+def test_python_of_the_readme_runs() -> None:
+    blocks = re.findall(
+        r"^```python\n(.*?)^```", (ROOT / "README.md").read_text("utf-8"), re.M | re.S
+    )
+    assert blocks
+    for block in blocks:
+        done = subprocess.run([sys.executable, "-c", block], capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        assert "137846528820 ok" in done.stdout
