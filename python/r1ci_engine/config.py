@@ -23,7 +23,9 @@ Positive = Annotated[int, Field(ge=1)]
 class Section(BaseModel):
     """Base of all sections: frozen, unknown keys refused, docstrings under fields become help."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False
+    )
 
 
 class ModelShape(Section):
@@ -200,7 +202,7 @@ class CurriculumSection(Section):
     """Steps per stage (*paper*: 150 each); all zero leaves reinforcement out."""
     samples_per_agent: Positive = 10
     """Samples per item and measuring agent (*paper*: four agents of five; here two agents)."""
-    agents: tuple[Literal["text", "code"], ...] = ("text", "code")
+    agents: Annotated[tuple[Literal["text", "code"], ...], Field(min_length=1)] = ("text", "code")
     """Ways of answering that are measured together."""
     temperature: Annotated[float, Field(gt=0)] = 1.0
     """Sampling temperature while measuring."""

@@ -8,6 +8,8 @@ Left out: several processes. Invariant: every random choice is named by (seed, p
 sample), so that a resumed run draws what the uninterrupted one would have drawn.
 """
 
+import math
+import re
 import resource
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -30,10 +32,10 @@ from r1ci_engine.report.folder import RunFolder
 from r1ci_engine.report.html import build_report
 from r1ci_engine.report.metrics import MetricsLog
 from r1ci_engine.report.summary import (
+    MOMENTS,
     SPLIT_NAMES,
     build_summary,
     mean_accuracy,
-    read_accuracies,
     task_accuracies,
     write_summary,
 )
@@ -45,7 +47,12 @@ from r1ci_engine.tasks.corpus import corpus_document
 from r1ci_engine.tasks.items import ItemSets, prepare_items
 from r1ci_engine.tasks.teacher import teach
 from r1ci_engine.train.batch import TrainSequence, encode_transcript
-from r1ci_engine.train.checkpoint import Checkpoint, load_latest, save_checkpoint
+from r1ci_engine.train.checkpoint import (
+    Checkpoint,
+    load_latest,
+    read_checkpoint,
+    save_checkpoint,
+)
 from r1ci_engine.train.grpo import grpo_step
 from r1ci_engine.train.optimizer import Optimizer
 from r1ci_engine.train.sft import batch_indices, load_messages, sft_step
@@ -300,12 +307,18 @@ class Run:
                 self.keep(f"step_{step:06d}", trajectories)
                 self.log(step, metrics, stage=stage.number)
                 self.made_step(step, section.updates_per_step)
-                advance(f"stage {stage.number}  reward {metrics['reward/mean']:.2f}")
+                reward = metrics.get(
+                    "reward/mean", math.nan
+                )  # none if the sandbox lost all samples
+                advance(f"stage {stage.number}  reward {reward:.2f}")
 
     def finish(self) -> dict[str, Any]:
         """Export the model, write summary and report, print the table."""
         save_model(self.bench.model, self.paths.model, tokenizer_files_from=self.start)
-        rows = read_accuracies(RunFolder.open(self.paths.path))
+        evaluated = RunFolder.open(self.paths.path)
+        rows = task_accuracies(
+            evaluated.splits(), {m: evaluated.phase_trajectories(f"eval_{m}") for m in MOMENTS}
+        )
         summary = build_summary(
             rows,
             seconds=self.seconds(),
@@ -438,8 +451,10 @@ class Run:
 
     def _reference(self) -> Decoder:
         """The model before reinforcement, frozen: after SFT, or as the run started."""
-        after_sft = self.paths.checkpoints / checkpoint_name("eval_sft", 0) / "model"
-        folder = after_sft if self.config.sft.steps else self.start
+        folder = self.start
+        if self.config.sft.steps:
+            name = checkpoint_name("eval_sft", 0)
+            folder = read_checkpoint(self.paths.checkpoints / name).model
         device = self.bench.model.head_weight.device
         reference = load_model(folder, device=device, dtype=DTYPES[self.config.model.dtype])
         return reference.requires_grad_(False)
@@ -495,7 +510,13 @@ def checkpoint_name(phase: str, step: int) -> str:
 
 
 def peak_rss_mb() -> float:
-    """Most memory this process and its largest child have held, in MiB."""
-    own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    child = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
-    return (own + child) / 1024
+    """Most memory that this process and its living children have held, in MiB, added up."""
+    kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for tasks in Path("/proc/self/task").glob("*/children"):
+        for child in tasks.read_text().split():
+            try:
+                status = Path(f"/proc/{child}/status").read_text()
+            except OSError:
+                continue  # ended since
+            kilobytes += sum(int(n) for n in re.findall(r"^VmHWM:\s*(\d+)", status, re.MULTILINE))
+    return kilobytes / 1024

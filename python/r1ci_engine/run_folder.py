@@ -6,6 +6,7 @@ A folder belongs to one configuration; another one is refused rather than mixed 
 """
 
 import errno
+import fcntl
 import json
 import os
 import platform
@@ -28,6 +29,8 @@ UNUSABLE = (
     *(errno.EEXIST, errno.ENOTDIR, errno.ENAMETOOLONG),
 )
 """What the system says of a path that no run can have."""
+LOCK = ".lock"
+"""Held by the process that writes here; its presence says that a run has begun here."""
 PACKAGES = ("r1ci-engine", "torch", "triton", "numpy", "tokenizers", "safetensors")
 
 
@@ -57,18 +60,38 @@ class RunPaths:
                     f"`{self.path}` already holds a run",
                     hint="add --resume to go on with it, or choose another --run-dir",
                 )
+            ours = (self.path / LOCK).exists()
+            for name in ("start", "items", "trajectories", "checkpoints", "model"):
+                if not ours and (self.path / name).exists():
+                    raise ConfigError(
+                        f"`{self.path}` holds `{name}` that no run has put there",
+                        hint="choose another --run-dir",
+                    )
             self.trajectories.mkdir(parents=True, exist_ok=True)
+            self._lock()
             # A start that failed may have left a model or items for other settings. Without these
             # files they count as unfinished and are made anew.
             for mark in (self.path / "start" / "config.json", self.items / "manifest.json"):
                 mark.unlink(missing_ok=True)
             return
         differing = _differences(self.read_config().model_dump(), config.model_dump())
+        self._lock()
         if differing:
             raise ConfigError(
                 f"`{self.path}` belongs to another configuration: {'; '.join(differing)}",
                 hint="resume with the settings of its config.toml, or choose another --run-dir",
             )
+
+    def _lock(self) -> None:
+        """Keep other processes out until this one ends. Raises ConfigError if one is in."""
+        self._lock_file = (self.path / LOCK).open("w")
+        try:
+            fcntl.flock(self._lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ConfigError(
+                f"another process is running in `{self.path}`",
+                hint="wait until it ends, or choose another --run-dir",
+            ) from None
 
     def claim(self, config: RunConfig) -> None:
         """Write down whose folder this is, once everything a new run needs has been opened.

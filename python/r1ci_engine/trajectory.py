@@ -227,6 +227,10 @@ def read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
                         f"`{path}` line {number} is not JSON: {error.msg} at column {error.colno}",
                         hint="each line must be one JSON object",
                     ) from error
+                except (RecursionError, ValueError) as error:  # too deep, or a number too long
+                    raise DataError(f"`{path}` line {number} is beyond reading: {error}") from error
+                if "\\u" in line:
+                    _require_text(record, f"`{path}` line {number}")
                 if not isinstance(record, dict):
                     raise DataError(
                         f"`{path}` line {number} is a JSON {type(record).__name__}, not an object"
@@ -234,3 +238,11 @@ def read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
                 yield number, record
         except UnicodeDecodeError as error:
             raise DataError(f"`{path}` is not UTF-8 text: {error.reason}") from error
+
+
+def _require_text(record: Any, where: str) -> None:
+    """Half a surrogate pair can be escaped in JSON but is no text. Raises DataError."""
+    try:
+        json.dumps(record, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        raise DataError(f"{where} holds `{error.object[error.start]!a}`, no character") from None

@@ -20,6 +20,8 @@ from r1ci_engine.report.writers import Writers
 from r1ci_engine.trajectory import Trajectory, read_jsonl
 
 STEP_FILE = re.compile(r"step_(\d+)\.jsonl")
+COUNTS = ("group", "n", "stage", "first_step", "last_step", "items")
+"""Whole numbers of `curriculum.jsonl`; the report trusts them to be no text."""
 HINT = "a run folder is what `r1ci-engine train --run-dir DIR` writes"
 
 
@@ -152,7 +154,10 @@ class RunFolder:
                 and not {"item_id", "task", "p", "group", "n"} <= record.keys()
             ):
                 raise DataError(f"`{path}` line {number} is neither an item nor an event")
-            records.append(record)
+            try:
+                records.append(record | {k: int(record[k]) for k in COUNTS if k in record})
+            except (TypeError, ValueError) as error:
+                raise DataError(f"`{path}` line {number}: {error}") from error
         return records
 
     def _json(self, name: str) -> dict[str, Any]:

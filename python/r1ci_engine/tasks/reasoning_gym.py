@@ -257,6 +257,7 @@ class _Workshop:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
+            start_new_session=True,  # Ctrl-C is the run's to answer, not this child's
             env={**os.environ, "PYTHONHASHSEED": "0"},
             text=True,
             encoding="utf-8",
