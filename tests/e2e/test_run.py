@@ -22,7 +22,7 @@ def test_a_run_writes_every_file_and_says_little(
     run, done = finished
     assert done.returncode == 0, done.stderr
     assert {path.name for path in run.iterdir()} == {
-        *("config.toml", "run.json", "items", "metrics.jsonl", "trajectories"),
+        *(".lock", "config.toml", "run.json", "items", "metrics.jsonl", "trajectories"),
         *("curriculum.jsonl", "checkpoints", "model", "summary.json", "report.html"),
     }
     written = parse_config(tomllib.loads((run / "config.toml").read_text()), "run")
