@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from r1ci_engine.tasks.gym_score import Judge, arithmetic
+from r1ci_engine.tasks.gym_score import GUARDS, Judge, arithmetic
 
 SYMBOLIC: dict[str, Any] = {"names": ("x", "C"), "functions": ("sin", "sqrt"), "powers": True}
 
@@ -141,3 +141,33 @@ def test_guards_refuse_before_the_scorer_is_asked(
     name: str, item: dict[str, Any], answer: str
 ) -> None:
     assert Judge().right(name, item, answer) is False
+
+
+@pytest.mark.parametrize(
+    ("dataset", "reference", "wrong"),
+    [
+        ("gsm_symbolic", "279", "-279"),
+        ("gsm_symbolic", "279", "279 7"),
+        ("number_format", "569204296.88", "569204296.89"),
+        ("figlet_font", "WORLD", "WORLDS"),
+    ],
+)
+def test_numbers_are_compared_whole(dataset: str, reference: str, wrong: str) -> None:
+    entry = {"answer": reference}
+    assert Judge().right(dataset, entry, reference)
+    assert not Judge().right(dataset, entry, wrong)
+
+
+@pytest.mark.parametrize(
+    ("dataset", "right", "wrong"),
+    [
+        ("kakurasu", "1 0\n0 1", "-0 1 0\n0 1"),
+        ("quantum_lock", "B → B → A", "B → B → A or so"),
+        ("sokoban", "DRLU", "DRLU 7"),
+        ("survo", "2 5\n7 4", "not 2 5\n7 4"),
+        ("time_intervals", "00:34:28", "-00:34:28"),
+    ],
+)
+def test_scorers_see_only_the_signs_of_an_answer(dataset: str, right: str, wrong: str) -> None:
+    assert GUARDS[dataset]({}, right) == right
+    assert GUARDS[dataset]({}, wrong) is None

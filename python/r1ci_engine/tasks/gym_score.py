@@ -116,6 +116,11 @@ def _complex_number(entry: Entry, answer: str) -> str | None:
     return answer if re.fullmatch(r"[0-9ij+\-. ()]*[0-9][0-9ij+\-. ()]*", answer) else None
 
 
+def _made_of(pattern: str) -> Callable[[Entry, str], str | None]:
+    """Lets through what consists of the answer's own signs; the scorers skip all others."""
+    return lambda _, answer: answer if re.fullmatch(pattern, answer.strip()) else None
+
+
 GUARDS: dict[str, Callable[[Entry, str], str | None]] = {
     "countdown": _of_numbers,
     "puzzle24": _of_numbers,  # the scorer does not look which numbers were used
@@ -123,6 +128,11 @@ GUARDS: dict[str, Callable[[Entry, str], str | None]] = {
     "intermediate_integration": _antiderivative,
     "polynomial_multiplication": _polynomial,
     "complex_arithmetic": _complex_number,
+    "kakurasu": _made_of(r"[01\s]+"),
+    "quantum_lock": _made_of(r"[A-Z]( *(→|->|,| ) *[A-Z])*"),
+    "sokoban": _made_of(r"[UDLR]+"),
+    "survo": _made_of(r"[0-9\s]+"),
+    "time_intervals": _made_of(r"[0-9][0-9:., a-z]*"),  # a minus sign was skipped
 }
 """From entry and answer to what the scorer may see; None is a wrong answer."""
 
@@ -153,6 +163,14 @@ def _same_numbers(entry: Entry, answer: str) -> bool:
         return [Fraction(_decimal(part.strip().strip("'\""))) for part in parts]
 
     return read(answer) == read(entry["answer"])
+
+
+def _same_number(entry: Entry, answer: str) -> bool:
+    """One number, thousands separated or not, within a thousandth: formats round differently."""
+    value, wanted = (
+        Fraction(_decimal(text.strip().replace(",", ""))) for text in (answer, entry["answer"])
+    )
+    return abs(value - wanted) <= Fraction(1, 1000)
 
 
 def _same_words_in_order(entry: Entry, answer: str) -> bool:
@@ -193,7 +211,9 @@ OWN: dict[str, Callable[[Entry, str], bool]] = {
     "figlet_font": _same_spaced_word,  # ten matching letters of a longer word
     "game_of_life": _same_json,  # further rows and columns
     "game_of_life_halting": _same_word,  # any text
+    "gsm_symbolic": _same_number,  # -5 for 5, and whatever followed
     "letter_jumble": _same_word,  # further words
+    "number_format": _same_number,  # off by a hundredth
     "number_sorting": _same_numbers,  # numbers off by one
     "word_sorting": _same_words_in_order,  # further words
 }
