@@ -12,14 +12,12 @@ import math
 import re
 import resource
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from r1ci_engine.config import OptimizerSection, RunConfig
 from r1ci_engine.curriculum.potential import Measure, measure_items
@@ -28,6 +26,7 @@ from r1ci_engine.errors import DataError
 from r1ci_engine.interrupt import Stopped, StopRequest
 from r1ci_engine.model.decoder import Decoder
 from r1ci_engine.model.folder import load_model, save_model
+from r1ci_engine.progress import Display
 from r1ci_engine.report.folder import RunFolder
 from r1ci_engine.report.html import build_report
 from r1ci_engine.report.metrics import MetricsLog
@@ -62,8 +61,6 @@ from r1ci_engine.workbench import DTYPES, Workbench
 PHASES = ("eval_before", "sft", "eval_sft", "measure", "grpo", "eval_rl", "done")
 SAVED_AFTER = ("sft", "measure", "grpo")
 """Phases whose end is worth a checkpoint: the others change nothing."""
-LINE_EVERY_S = 60.0
-"""Seconds between lines of progress where there is no terminal for a bar."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +86,7 @@ def run_training(
     Raises R1ciError subclasses for what a person can mend, and Stopped (after saving) when Ctrl-C
     asked for it.
     """
-    console = console or Console(stderr=True)
+    display = Display(console)
     paths = RunPaths(run_dir)
     with paths.writing():
         paths.open(config, resume=resume)
@@ -100,9 +97,9 @@ def run_training(
             Workbench(config, checkpoint.model if checkpoint else start) as bench,
             MetricsLog(paths.metrics) as metrics,
         ):
-            run = Run(config, paths, start, bench, metrics, stop, console, checkpoint)
+            run = Run(config, paths, start, bench, metrics, stop, display, checkpoint)
             for line in damaged:
-                run.say(f"passed over: {line}")
+                display.say(f"passed over: {line}")
             if not resume:
                 paths.claim(config)
             return run.go()
@@ -154,11 +151,11 @@ class Run:
         bench: Workbench,
         metrics: MetricsLog,
         stop: StopRequest,
-        console: Console,
+        display: Display,
         checkpoint: Checkpoint | None,
     ) -> None:
         self.config, self.paths, self.start, self.bench = config, paths, start, bench
-        self.metrics, self.stop, self.console = metrics, stop, console
+        self.metrics, self.stop, self.display = metrics, stop, display
         # A run on documents alone (the base corpus) asks no questions.
         asks = config.tasks.train or config.tasks.heldout
         self.items: ItemSets = (
@@ -196,7 +193,7 @@ class Run:
         try:
             work()
         except Stopped:
-            self.say(f"stopped; saved in `{self.save()}`, go on with --resume")
+            self.display.say(f"stopped; saved in `{self.save()}`, go on with --resume")
             raise
         self.state = replace(self.state, phase=PHASES[PHASES.index(name) + 1], step=0)
         self.optimizer = None
@@ -230,7 +227,7 @@ class Run:
         if batch_of is None:
             return
         optimizer = self.start_optimizer(section.optimizer, section.steps)
-        with self.progress("supervised", section.steps, self.state.step) as advance:
+        with self.display.progress("supervised", section.steps, self.state.step) as advance:
             for step in range(self.state.step + 1, section.steps + 1):
                 self.stop.check()
                 started = time.perf_counter()
@@ -279,7 +276,7 @@ class Run:
         updates = curriculum.total_steps * section.updates_per_step
         optimizer = self.start_optimizer(section.optimizer, updates)
         reference = self._reference() if section.kl_coef else None
-        with self.progress("reinforce", curriculum.total_steps, self.state.step) as advance:
+        with self.display.progress("reinforce", curriculum.total_steps, self.state.step) as advance:
             for step in range(self.state.step + 1, curriculum.total_steps + 1):
                 stage = curriculum.stage_of(step)
                 started = time.perf_counter()
@@ -328,8 +325,8 @@ class Run:
         write_summary(self.paths.summary, summary)
         report = build_report(self.paths.path)
         if rows:
-            self.console.print(accuracy_table(rows))
-        self.say(f"model: {self.paths.model}\nreport: {report}")
+            self.display.console.print(accuracy_table(rows))
+        self.display.say(f"model: {self.paths.model}\nreport: {report}")
         return summary
 
     # --- what the phases share -----------------------------------------------------------------
@@ -347,7 +344,7 @@ class Run:
     ) -> list[Trajectory]:
         """Trajectories from the workbench, stoppable, with a progress bar if described."""
         total = len(items) * samples * len(agents)
-        with self.progress(description, total) as advance:
+        with self.display.progress(description, total) as advance:
 
             def done(trajectory: Trajectory) -> None:
                 self.stop.check()
@@ -363,49 +360,6 @@ class Run:
                 policy_version=self.state.policy_version,
                 on_done=done,
             )
-
-    @contextmanager
-    def progress(
-        self, description: str | None, total: int, done: int = 0
-    ) -> Iterator[Callable[[str], None]]:
-        """Shows how far a phase is; call what it yields with a remark to advance by one.
-
-        A terminal gets a bar, a file or pipe a line a minute and one at the end, None nothing.
-        """
-        if description is None:
-            yield lambda remark: None
-            return
-        if not self.console.is_terminal:
-            yield self._progress_lines(description, total, done)
-            return
-        columns = (
-            TextColumn(f"{description:<18}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TextColumn("{task.fields[remark]}"),
-        )
-        with Progress(*columns, console=self.console) as bar:
-            task = bar.add_task(description, total=total, completed=done, remark="")
-            yield lambda remark: bar.update(task, advance=1, remark=remark)
-
-    def _progress_lines(self, description: str, total: int, done: int) -> Callable[[str], None]:
-        began = spoke = time.monotonic()
-
-        def advance(remark: str) -> None:
-            nonlocal done, spoke
-            done, now = done + 1, time.monotonic()
-            if done == total or now - spoke >= LINE_EVERY_S:
-                spoke = now
-                self.say(
-                    f"{description:<18} {done}/{total}  {now - began:.0f} s  {remark}".rstrip()
-                )
-
-        return advance
-
-    def say(self, text: str) -> None:
-        """One message as it is: brackets in a path are no markup, and long lines stay whole."""
-        self.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def log(self, step: int, metrics: dict[str, Any], stage: int | None = None) -> None:
         """One line of `metrics.jsonl`."""

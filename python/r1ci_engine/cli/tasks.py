@@ -47,6 +47,7 @@ class TasksShow:
 
     def run(self) -> int:
         """Generate one item and print it."""
+        from r1ci_engine.report.text import visible
         from r1ci_engine.tasks.catalogue import find_task
 
         (item,) = find_task(self.name).generate(1, self.seed)
@@ -54,7 +55,7 @@ class TasksShow:
             print_json(asdict(item))
         else:
             print_pairs({"task": item.task, "check": item.check, "answer": item.answer})
-            sys.stdout.write(f"\n{item.prompt}\n")
+            sys.stdout.write(f"\n{visible(item.prompt)}\n")
         return 0
 
 
