@@ -88,12 +88,12 @@ def run_training(
     """
     display = Display(console)
     paths = RunPaths(run_dir)
-    with paths.writing():
+    # Ctrl-C while things are opened is answered by the first phase, which can save.
+    with StopRequest() as stop, paths.writing():
         paths.open(config, resume=resume)
         checkpoint, damaged = load_latest(paths.checkpoints) if resume else (None, [])
         start = starting_model(config, run_dir)
         with (
-            StopRequest() as stop,
             Workbench(config, checkpoint.model if checkpoint else start) as bench,
             MetricsLog(paths.metrics) as metrics,
         ):
@@ -343,6 +343,7 @@ class Run:
         agents: Sequence[str] = ("code",),
     ) -> list[Trajectory]:
         """Trajectories from the workbench, stoppable, with a progress bar if described."""
+        self.stop.check()
         total = len(items) * samples * len(agents)
         with self.display.progress(description, total) as advance:
 
