@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from r1ci_engine.tasks.gym_score import GUARDS, Judge, arithmetic
 
+MOVES = "Move disk 1 from Peg 4 to Peg 2\nMove disk 2 from Peg 4 to Peg 1"
 SYMBOLIC: dict[str, Any] = {"names": ("x", "C"), "functions": ("sin", "sqrt"), "powers": True}
 
 
@@ -113,6 +114,12 @@ def entry(answer: str, **metadata: Any) -> dict[str, Any]:
         ("number_sorting", entry("['1.0', '2.5']"), "[1, 2.50]", "[1.0, 2.0]"),
         ("number_sorting", entry("['1.0']"), "1", "nan"),
         ("word_sorting", entry("a, b", sorted_words=["a", "b"]), "a,b", "a, b, c"),
+        ("decimal_arithmetic", entry("8.27243551523"), "8.272435515230001", "8.2725"),
+        ("dice", entry("781/960"), "781/960", "781\n/960"),
+        (
+            *("knights_knaves", entry("Lily is an egoist, and Logan is a hero.")),
+            *("Logan is a hero and Lily an egoist", "Lily is an egoist, and Logan is a hero or so"),
+        ),
         ("rearc", entry("1 2\n3 4"), "1 2 \n3 4", "1 2 3 4"),
     ],
 )
@@ -161,6 +168,13 @@ def test_numbers_are_compared_whole(dataset: str, reference: str, wrong: str) ->
 @pytest.mark.parametrize(
     ("dataset", "right", "wrong"),
     [
+        ("advanced_geometry", "(-51.000, 41.000)", "(-51.000, 41.000, 7)"),
+        ("advanced_geometry", "19.01°", "1°9.01"),
+        ("advanced_geometry", "0.642", "nan"),
+        ("fraction_simplification", "$\\dfrac{332}{971}$", "$\\dfrac{332}{971}$ or so"),
+        ("fraction_simplification", "332/971", "3_32/971"),
+        ("tower_of_hanoi", MOVES, f"no: {MOVES}"),
+        ("tower_of_hanoi", MOVES, f"{MOVES} or so"),
         ("kakurasu", "1 0\n0 1", "-0 1 0\n0 1"),
         ("quantum_lock", "B → B → A", "B → B → A or so"),
         ("sokoban", "DRLU", "DRLU 7"),

@@ -121,6 +121,9 @@ def _made_of(pattern: str) -> Callable[[Entry, str], str | None]:
     return lambda _, answer: answer if re.fullmatch(pattern, answer.strip()) else None
 
 
+_NUMBER = r"[+-]?[0-9]+(\.[0-9]*)?"
+_MOVE = "Move disk [0-9]+ from Peg [0-9]+ to Peg [0-9]+"
+
 GUARDS: dict[str, Callable[[Entry, str], str | None]] = {
     "countdown": _of_numbers,
     "puzzle24": _of_numbers,  # the scorer does not look which numbers were used
@@ -128,10 +131,17 @@ GUARDS: dict[str, Callable[[Entry, str], str | None]] = {
     "intermediate_integration": _antiderivative,
     "polynomial_multiplication": _polynomial,
     "complex_arithmetic": _complex_number,
+    "advanced_geometry": _made_of(
+        rf"{_NUMBER} *°?|{_NUMBER} *, *{_NUMBER}|\( *{_NUMBER} *, *{_NUMBER} *\)"
+    ),
+    "fraction_simplification": _made_of(
+        r"\$*\s*([0-9]+\s*/\s*[0-9]+|\\d?frac\s*\{\s*[0-9]+\s*\}\s*\{\s*[0-9]+\s*\})\s*\$*"
+    ),
     "kakurasu": _made_of(r"[01\s]+"),
     "quantum_lock": _made_of(r"[A-Z]( *(→|->|,| ) *[A-Z])*"),
     "sokoban": _made_of(r"[UDLR]+"),
     "survo": _made_of(r"[0-9\s]+"),
+    "tower_of_hanoi": _made_of(rf"{_MOVE}( *\n\s*{_MOVE})*"),  # anything around a move
     "time_intervals": _made_of(r"[0-9][0-9:., a-z]*"),  # a minus sign was skipped
 }
 """From entry and answer to what the scorer may see; None is a wrong answer."""
@@ -187,6 +197,23 @@ def _same_probability(entry: Entry, answer: str) -> bool:
     return abs(value - wanted) <= wanted / 1000
 
 
+def _same_decimal(entry: Entry, answer: str) -> bool:
+    """To about nine digits: the reference was rounded to twelve after every operation."""
+    value, wanted = (Fraction(_decimal(text.strip())) for text in (answer, entry["answer"]))
+    return abs(value - wanted) <= max(1, abs(wanted)) / 10**9
+
+
+def _same_roles(entry: Entry, answer: str) -> bool:
+    """Each person with one role, in any order, and no other words."""
+
+    def read(text: str) -> list[list[str]]:
+        words = re.sub("[.,()]", " ", text.casefold()).split()
+        words = [word for word in words if word not in ("and", "is", "a", "an")]
+        return sorted(words[start : start + 2] for start in range(0, len(words), 2))
+
+    return read(answer) == read(entry["answer"])
+
+
 def _decimal(text: str) -> str:
     if not re.fullmatch(r"[+-]?[0-9]{1,40}(\.[0-9]{0,40})?([eE][+-]?[0-9]{1,2})?", text):
         raise ValueError(text[:40])
@@ -208,10 +235,13 @@ OWN: dict[str, Callable[[Entry, str], bool]] = {
     "rearc": _same_rows,
     # Their scorers pay in full for some wrong answers.
     "coin_flip": _same_probability,
+    "decimal_arithmetic": _same_decimal,  # off by a thousandth
+    "dice": _same_word,  # a fraction torn apart by line breaks
     "figlet_font": _same_spaced_word,  # ten matching letters of a longer word
     "game_of_life": _same_json,  # further rows and columns
     "game_of_life_halting": _same_word,  # any text
     "gsm_symbolic": _same_number,  # -5 for 5, and whatever followed
+    "knights_knaves": _same_roles,  # any words between and after
     "letter_jumble": _same_word,  # further words
     "number_format": _same_number,  # off by a hundredth
     "number_sorting": _same_numbers,  # numbers off by one

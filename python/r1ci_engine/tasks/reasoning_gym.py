@@ -225,7 +225,8 @@ def shared_gym(required: tuple[str, ...] = ()) -> Gym:
 
 def validate_gym_item(item: Item) -> None:
     """Raise DataError unless the item carries what its scorer needs."""
-    known = item.metadata.get("dataset") in DATASETS
+    name = item.metadata.get("dataset")
+    known = isinstance(name, str) and name in DATASETS
     if not known or not isinstance(item.metadata.get("entry"), dict):
         raise DataError(
             f"item `{item.id}` has check `{SANDBOXED}` but not its metadata",
