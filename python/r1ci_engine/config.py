@@ -3,6 +3,8 @@
 Defaults are the paper's (its facts are marked *paper*; where the paper is silent the field says
 whose value stands in). Precedence: these defaults, then recipe files left to right, then dotted
 flags. Unknown keys are refused with their path and the nearest name; a renamed key keeps no alias.
+Nothing is converted (`true` is no number), and every number has bounds: outside of them stand
+slips of the pen, told at once and not by the hardware hours later.
 """
 
 import difflib
@@ -11,46 +13,81 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 import tomli_w
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    Strict,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
 
-from r1ci_engine.errors import ConfigError
+from r1ci_engine.errors import ConfigError, short_repr
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
-Count = Annotated[int, Field(ge=0)]
-Positive = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=0, le=10**9)]
+Positive = Annotated[int, Field(ge=1, le=10**9)]
+Width = Annotated[int, Field(ge=1, le=2**20)]
+"""Sizes that a tensor has as one of several: two of them multiplied are still an address."""
+Seconds = Annotated[float, Field(gt=0, le=7 * 86_400)]
+"""At most a week."""
+Factor = Annotated[float, Field(ge=-1e6, le=1e6)]
+"""Rewards and penalties: float32 sums of them keep their differences."""
+Temperature = Annotated[float, Field(ge=1e-3, le=100)]
+"""Logits divided by less are infinite in float32; by more, no token differs from another."""
+Names = Annotated[tuple[str, ...], Strict(False)]  # TOML has lists, which are no tuples
+
+LAYERS = (
+    "landlock",
+    "landlock_tcp",
+    "landlock_scope",
+    "seccomp",
+    "no_new_privs",
+    "rlimits",
+    "no_capabilities",
+    "private_uid",
+    "namespaces",
+)
+"""All names that `sandbox.required` takes; the README of the crate says what each one stops."""
 
 
 class Section(BaseModel):
     """Base of all sections: frozen, unknown keys refused, docstrings under fields become help."""
 
     model_config = ConfigDict(
-        frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False
+        frozen=True,
+        strict=True,
+        extra="forbid",
+        use_attribute_docstrings=True,
+        allow_inf_nan=False,
     )
 
 
 class ModelShape(Section):
     """Size of a model that starts from random weights (Qwen2 architecture)."""
 
-    hidden_size: Positive = 256
+    hidden_size: Width = 256
     """Width D; a multiple of `heads`."""
-    layers: Positive = 4
+    layers: Width = 4
     """Number of decoder layers."""
-    heads: Positive = 4
+    heads: Width = 4
     """Query heads."""
-    kv_heads: Positive = 2
+    kv_heads: Width = 2
     """Key/value heads; divides `heads`."""
-    ffn_size: Positive = 640
+    ffn_size: Width = 640
     """Width of the SwiGLU feed-forward."""
-    vocab_size: Positive = 512
+    vocab_size: Width = 512
     """Upper bound of the vocabulary trained on the corpus."""
-    context: Positive = 512
+    context: Width = 512
     """Longest sequence in tokens."""
 
 
 class ModelSection(Section):
     """Which weights a run starts from."""
 
-    path: str = "demo"
+    path: Annotated[str, Field(min_length=1)] = "demo"
     """A Hugging Face folder, `demo` for the model in the package, or `random` for `shape`."""
     shape: ModelShape = ModelShape()
     """Used only with `path = "random"`."""
@@ -61,9 +98,9 @@ class ModelSection(Section):
 class TasksSection(Section):
     """Which questions are asked, and how many of each."""
 
-    train: tuple[str, ...] = ()
+    train: Names = ()
     """Tasks for SFT and reinforcement: `starter/NAME`, `reasoning_gym/NAME` or a JSONL path."""
-    heldout: tuple[str, ...] = ()
+    heldout: Names = ()
     """Tasks kept out of all training."""
     sft_items: Count = 64
     """Items per training task for SFT; never shared with reinforcement."""
@@ -80,7 +117,7 @@ class ProtocolSection(Section):
     """Head prompt: `full` explains the protocol, `brief` is one line for very small models."""
     feedback: Literal["inline", "turn"] = "inline"
     """Results are appended to the same assistant turn (*paper*), or sent as a user turn."""
-    max_code_calls: Count = 8
+    max_code_calls: Annotated[int, Field(ge=0, le=10_000)] = 8
     """Scripts per trajectory (*paper*: 8)."""
     max_turns: Positive = 9
     """Generation turns per trajectory; one more than the code calls leaves room to answer."""
@@ -88,62 +125,74 @@ class ProtocolSection(Section):
     """Budget of one result in tokens; head and tail are kept and the cut is stated."""
     efficient_turns: Positive = 6
     """More turns than this cost the efficiency penalty (*paper*: 6)."""
-    reward_correct: float = 1.0
+    reward_correct: Factor = 1.0
     """For a right final answer (*paper*: 1)."""
-    reward_format: float = 0.1
+    reward_format: Factor = 0.1
     """Added if every turn keeps the format, subtracted otherwise (*paper*: 0.1)."""
-    penalty_turns: float = 0.1
+    penalty_turns: Factor = 0.1
     """Subtracted above `efficient_turns` (*paper*: 0.1)."""
 
 
 class SandboxSection(Section):
     """Limits for model-written code, and the least protection accepted."""
 
-    workers: Count = 0
+    workers: Annotated[int, Field(ge=0, le=1024)] = 0
     """Executions at once; 0 means one per core."""
-    cpu_s: Annotated[float, Field(gt=0)] = 30.0
+    cpu_s: Seconds = 30.0
     """CPU seconds per script."""
-    wall_s: Annotated[float, Field(gt=0)] = 60.0
+    wall_s: Seconds = 60.0
     """Wall seconds per script (*paper*: 60)."""
-    memory_mb: Positive = 1024
-    """Memory per script beyond the warm interpreter, in MiB."""
-    output_kb: Positive = 64
-    """Output kept per stream, in KiB."""
-    required: tuple[str, ...] = ("landlock", "seccomp", "no_new_privs", "rlimits")
+    memory_mb: Width = 1024
+    """Memory per script beyond the warm interpreter, in MiB (at most a TiB)."""
+    output_kb: Annotated[int, Field(ge=1, le=2**18)] = 64
+    """Output kept per stream, in KiB; a flood is stopped at 256 MiB anyway."""
+    required: Names = ("landlock", "seccomp", "no_new_privs", "rlimits")
     """Layers without which the run refuses to start."""
-    preload: tuple[str, ...] = ()
+    preload: Names = ()
     """Modules imported once into the warm interpreter, such as `numpy`."""
+
+    @field_validator("required")
+    @classmethod
+    def _layers_exist(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        for name in names:
+            if name not in LAYERS:
+                near = difflib.get_close_matches(name, LAYERS, n=1)
+                hint = f"did you mean `{near[0]}`?" if near else f"layers: {', '.join(LAYERS)}"
+                raise PydanticCustomError(
+                    "layer", "there is no layer `{name}`", {"name": name, "hint": hint}
+                )
+        return names
 
 
 class RolloutSection(Section):
     """How answers are sampled."""
 
-    slots: Positive = 64
-    """Sequences generated at once."""
-    max_new_tokens: Positive = 1024
+    slots: Annotated[int, Field(ge=1, le=65_536)] = 64
+    """Sequences generated at once; each holds a cache of `context` tokens."""
+    max_new_tokens: Width = 1024
     """Model tokens per trajectory, over all its turns."""
-    context: Positive = 4096
+    context: Width = 4096
     """Prompt, model and tool tokens together; at most the model's own context."""
-    temperature: Annotated[float, Field(gt=0)] = 1.0
+    temperature: Temperature = 1.0
     """Sampling temperature of training rollouts (*paper*: 1.0)."""
 
 
 class OptimizerSection(Section):
     """AdamW with linear warm-up."""
 
-    lr: Annotated[float, Field(gt=0)] = 1e-6
-    """Peak learning rate (*paper*, reinforcement: 1e-6)."""
+    lr: Annotated[float, Field(gt=0, le=10)] = 1e-6
+    """Peak learning rate (*paper*, reinforcement: 1e-6). AdamW moves a weight by about this."""
     warmup_steps: Count = 0
     """Steps of linear warm-up from zero."""
     decay: Literal["constant", "cosine", "linear"] = "constant"
     """Shape after warm-up; `cosine` and `linear` fall to a tenth of the peak."""
-    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    weight_decay: Annotated[float, Field(ge=0, le=10)] = 0.0
     """Decoupled; matrices only, never norms, biases or embeddings."""
     beta1: Fraction = 0.9
     """First-moment decay."""
     beta2: Fraction = 0.95
     """Second-moment decay."""
-    max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
+    max_grad_norm: Annotated[float, Field(gt=0, le=1e6)] = 1.0
     """Gradients are scaled down to this global norm."""
 
 
@@ -171,7 +220,7 @@ class GrpoSection(Section):
 
     variant: Literal["grpo", "dr_grpo", "dapo"] = "grpo"
     """`grpo` (*paper*), `dr_grpo` (no length or deviation division), `dapo` (token mean)."""
-    group_size: Annotated[int, Field(ge=2)] = 5
+    group_size: Annotated[int, Field(ge=2, le=65_536)] = 5
     """Samples per item (*paper*: 5)."""
     prompts_per_step: Positive = 128
     """Items per step (*paper*: a batch of 128)."""
@@ -179,9 +228,9 @@ class GrpoSection(Section):
     """Optimizer steps per rollout batch; above 1 the clip begins to act."""
     clip_low: Fraction = 0.2
     """Ratio may fall to 1 - clip_low before the gradient stops."""
-    clip_high: Annotated[float, Field(ge=0)] = 0.2
+    clip_high: Annotated[float, Field(ge=0, le=1e6)] = 0.2
     """Ratio may rise to 1 + clip_high (dapo uses 0.28)."""
-    kl_coef: Annotated[float, Field(ge=0)] = 0.001
+    kl_coef: Annotated[float, Field(ge=0, le=1e6)] = 0.001
     """Weight of the k3 divergence from the SFT model (*paper*: 0.001); 0 drops the reference."""
     micro_tokens: Positive = 8192
     """Hard cap on packed tokens per forward pass."""
@@ -196,15 +245,17 @@ class CurriculumSection(Section):
     """`stages`: the paper's cumulative groups; `none`: all items from the start, equal steps."""
     grouping: Literal["thresholds", "quartiles"] = "thresholds"
     """Fixed cuts of the potential (*paper*), or four groups of equal size."""
-    thresholds: tuple[Fraction, ...] = (0.64, 0.48, 0.32, 0.0)
+    thresholds: Annotated[tuple[Fraction, ...], Strict(False)] = (0.64, 0.48, 0.32, 0.0)
     """Lower bounds of the groups, falling (*paper*)."""
-    stage_steps: tuple[Count, ...] = (150, 150, 150, 150)
+    stage_steps: Annotated[tuple[Count, ...], Strict(False)] = (150, 150, 150, 150)
     """Steps per stage (*paper*: 150 each); all zero leaves reinforcement out."""
     samples_per_agent: Positive = 10
     """Samples per item and measuring agent (*paper*: four agents of five; here two agents)."""
-    agents: Annotated[tuple[Literal["text", "code"], ...], Field(min_length=1)] = ("text", "code")
+    agents: Annotated[
+        tuple[Literal["text", "code"], ...], Strict(False), Field(min_length=1, max_length=16)
+    ] = ("text", "code")
     """Ways of answering that are measured together."""
-    temperature: Annotated[float, Field(gt=0)] = 1.0
+    temperature: Temperature = 1.0
     """Sampling temperature while measuring."""
 
     @model_validator(mode="after")
@@ -224,16 +275,16 @@ class EvalSection(Section):
 
     samples: Positive = 1
     """Samples per held-out item; accuracy is their mean."""
-    temperature: Annotated[float, Field(gt=0)] = 0.6
+    temperature: Temperature = 0.6
     """Sampling temperature (*paper*: 0.6)."""
 
 
 class RunConfig(Section):
     """Everything `r1ci-engine train` needs to know."""
 
-    seed: int = 0
+    seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] = 0
     """All randomness of the run derives from it."""
-    threads: Count = 0
+    threads: Annotated[int, Field(ge=0, le=4096)] = 0
     """CPU threads for torch; 0 leaves torch's choice. Fixed within a run: it changes bits."""
     save_every: Positive = 25
     """Steps between checkpoints; one is also written at every phase end and on Ctrl-C."""
@@ -263,7 +314,7 @@ def load_config(files: list[Path], overrides: dict[str, Any] | None = None) -> R
     # other defaults of *that* optimizer, not fall back to those of OptimizerSection.
     merged: dict[str, Any] = RunConfig().model_dump()
     for path in files:
-        _merge(merged, _read_toml(path))
+        _merge(merged, read_toml(path))
     _merge(merged, overrides or {})
     sources = [str(path) for path in files] + (["flags"] if overrides else [])
     return parse_config(merged, source=", ".join(sources) or "the defaults")
@@ -277,13 +328,18 @@ def parse_config(values: dict[str, Any], source: str) -> RunConfig:
         raise ConfigError(*_explain(error, source)) from None
 
 
-def _read_toml(path: Path) -> dict[str, Any]:
+def read_toml(path: Path) -> dict[str, Any]:
+    """A TOML file, whose first character may be a byte order mark. Raises ConfigError."""
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise ConfigError(f"cannot read `{path}`: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"`{path}` is not TOML: {error}") from error
+    except RecursionError as error:
+        raise ConfigError(f"`{path}` is beyond reading: its values are nested too deep") from error
+    except ValueError as error:  # more digits than Python is willing to read
+        raise ConfigError(f"`{path}` is beyond reading: {error}") from error
 
 
 def _merge(base: dict[str, Any], extra: dict[str, Any]) -> None:
@@ -305,7 +361,10 @@ def _explain(error: ValidationError, source: str) -> tuple[str, str | None]:
             hint = hint or (f"did you mean `{nearest}`?" if nearest else None)
         else:
             said = fault["msg"].removeprefix("Value error, ")
-            lines.append(f"`{path}` = `{fault['input']!r}`: {said[:1].lower()}{said[1:]}")
+            # A fault of a whole section is told by its words alone.
+            shown = "" if isinstance(fault["input"], dict) else f" = `{short_repr(fault['input'])}`"
+            lines.append(f"`{path}`{shown}: {said[:1].lower()}{said[1:]}")
+            hint = hint or fault.get("ctx", {}).get("hint")
     faults = "; ".join(lines)
     return f"{faults} (in {source})", hint or "`r1ci-engine train --help` lists every key"
 

@@ -3,8 +3,17 @@
 One root, few children, every child also the standard-library class it refines, so that callers
 who know nothing of this package catch what they expect. A failing *rollout* is not an error: it
 is data (`StopReason`, `ExitReason`). All classes survive pickling, because they cross process
-groups.
+groups. Two functions word what data got wrong, the same way everywhere.
 """
+
+import reprlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
+
+_SHORT = reprlib.Repr()
+_SHORT.maxlevel, _SHORT.maxstring, _SHORT.maxother, _SHORT.maxlong = 3, 60, 60, 40
 
 
 class R1ciError(Exception):
@@ -48,3 +57,24 @@ class KernelUnavailable(R1ciError, RuntimeError):
 
 class MissingExtra(R1ciError, ImportError):
     """A feature needs a package that is not installed; the hint has the command."""
+
+
+def short_repr(value: object) -> str:
+    """`repr` for a message: short, however long or deep the value is."""
+    try:
+        return _SHORT.repr(value)
+    except ValueError:  # more digits than Python is willing to write
+        return f"a {type(value).__name__} too long to show"
+
+
+def first_fault(error: "ValidationError") -> str:
+    """The first thing a validation found: the place, the value there, and what is wrong with it."""
+    fault = error.errors(include_url=False)[0]
+    said = fault["msg"].removeprefix("Value error, ")
+    said = said[:1].lower() + said[1:]
+    place = ".".join(str(part) for part in fault["loc"])
+    if fault["type"] == "missing":
+        return f"`{place}` is missing"
+    if not place:
+        return said
+    return f"`{place}` = `{short_repr(fault['input'])}`: {said}"

@@ -19,20 +19,8 @@ from types import TracebackType
 from typing import Any, Self
 
 from r1ci_engine._rust import Supervisor, landlock_abi
+from r1ci_engine.config import LAYERS
 from r1ci_engine.errors import SandboxError
-
-LAYERS = (
-    "landlock",
-    "landlock_tcp",
-    "landlock_scope",
-    "seccomp",
-    "no_new_privs",
-    "rlimits",
-    "no_capabilities",
-    "private_uid",
-    "namespaces",
-)
-"""All names that `required` takes; the crate's README says what each one stops."""
 
 
 class ExitReason(StrEnum):

@@ -41,7 +41,9 @@ def test_every_verb_has_help_with_an_example(
     verb: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main([*verb, "--help"]) == 0
-    assert f"Example: r1ci-engine {' '.join(verb)}" in capsys.readouterr().out
+    text = capsys.readouterr().out
+    assert f"Example: r1ci-engine {' '.join(verb)}" in text
+    assert "(default: )" not in text
 
 
 @pytest.mark.parametrize("arguments", [[], ["trian"], ["tasks"], ["doctor", "--jsno"], ["view"]])
@@ -167,6 +169,28 @@ def test_the_sandbox_refuses_to_run_unprotected(
     assert "moat" in capsys.readouterr().err
     assert main(["sandbox", "run", str(tmp_path / "absent.py")]) == 2
     assert "absent.py" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["run", "FILE", "--memory-mb", str(10**12)], "`sandbox.memory_mb` = `1000000000000`"),
+        (["run", "FILE", "--memory-mb", str(10**24)], "`sandbox.memory_mb` = `1"),
+        (["run", "FILE", "--memory-mb", "-1"], "`sandbox.memory_mb` = `-1`"),
+        (["run", "FILE", "--wall-s", "nan"], "`sandbox.wall_s` = `nan`"),
+        (["run", "FILE", "--cpu-s", "1e300"], "`sandbox.cpu_s` = `1e+300`"),
+        (["run", "FILE", "--required", "landlok"], "did you mean `landlock`?"),
+        (["bench", "--workers", "999999"], "`sandbox.workers` = `999999`"),
+        (["bench", "--count", str(10**12)], "`--count` is `1000000000000`"),
+    ],
+)
+def test_absurd_limits_are_refused(
+    arguments: list[str], said: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    script = tmp_path / "script.py"
+    script.write_text("print(1)\n")
+    assert main(["sandbox", *(str(script) if a == "FILE" else a for a in arguments)]) == 2
+    assert said in capsys.readouterr().err
 
 
 def test_sandbox_figures_as_json(capsys: pytest.CaptureFixture[str]) -> None:

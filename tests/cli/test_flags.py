@@ -118,3 +118,10 @@ def test_a_file_given_as_recipe_gets_the_right_command(
     with pytest.raises(ConfigError) as caught:
         recipe_path("own.toml")
     assert "`r1ci-engine train own.toml`" in (caught.value.hint or "")
+
+
+@pytest.mark.parametrize("text", ["1" * 5000, "[" * 5000, "[" * 5000 + "]" * 5000])
+def test_a_value_beyond_reading_is_left_to_the_check_of_its_key(text: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_config([], overrides("--seed", text))
+    assert "`seed` = `'" in caught.value.message and len(caught.value.message) < 300

@@ -134,7 +134,7 @@ def _parse_value(text: str, field: FieldInfo | None) -> Any:
 def _parse_toml(text: str) -> Any | None:
     try:
         parsed = tomllib.loads(f"value = {text}")
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):  # no TOML, a number too long, nesting too deep
         return None
     return parsed["value"] if parsed.keys() == {"value"} else None
 

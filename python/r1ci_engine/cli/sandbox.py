@@ -8,8 +8,11 @@ from typing import Annotated
 import tyro
 
 from r1ci_engine.cli.output import Json, print_json, print_pairs
-from r1ci_engine.config import RunConfig
+from r1ci_engine.config import RunConfig, SandboxSection, parse_config
 from r1ci_engine.errors import ConfigError
+
+MOST_RUNS = 1_000_000
+"""Requests of `sandbox bench` are all held at once."""
 
 
 @dataclass(frozen=True)
@@ -44,8 +47,11 @@ class SandboxRun:
         except (OSError, UnicodeDecodeError) as error:
             reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
             raise ConfigError(f"cannot read `{self.file}`: {reason}") from error
-        limits = Limits(cpu_s=self.cpu_s, wall_s=self.wall_s, memory_mb=self.memory_mb)
-        with Sandbox(workers=1, limits=limits, required=self.required) as sandbox:
+        asked = _checked(
+            cpu_s=self.cpu_s, wall_s=self.wall_s, memory_mb=self.memory_mb, required=self.required
+        )
+        limits = Limits(cpu_s=asked.cpu_s, wall_s=asked.wall_s, memory_mb=asked.memory_mb)
+        with Sandbox(workers=1, limits=limits, required=asked.required) as sandbox:
             result = sandbox.run(code)
         status = 0 if result.exit_reason == "ok" else 1
         if self.as_json:
@@ -71,18 +77,18 @@ class SandboxBench:
 
     count: int = 300
     """Executions per measurement."""
-    workers: int | None = None
-    """Executions at once; one per core if left out."""
+    workers: int = 0
+    """Executions at once; 0 means one per core."""
     as_json: Json = False
 
     def run(self) -> int:
         """Measure and print."""
         from r1ci_engine.sandbox import bench
 
-        if self.count < 1:
-            raise ConfigError(f"`--count` is `{self.count}`: at least 1 is needed")
-        required = RunConfig().sandbox.required
-        figures = bench(self.count, workers=self.workers, required=required)
+        if not 1 <= self.count <= MOST_RUNS:
+            raise ConfigError(f"`--count` is `{self.count}`: it has to be from 1 to {MOST_RUNS}")
+        asked = _checked(workers=self.workers)
+        figures = bench(self.count, workers=asked.workers or None, required=asked.required)
         print_json(figures) if self.as_json else print_pairs(figures)
         return 0
 
@@ -103,6 +109,11 @@ class SandboxDoctor:
         findings = probe()
         print_json(findings) if self.as_json else print_pairs(findings)
         return 0
+
+
+def _checked(**settings: object) -> SandboxSection:
+    """The settings of a run, within the same bounds. Raises ConfigError."""
+    return parse_config({"sandbox": settings}, source="flags of `sandbox`").sandbox
 
 
 @dataclass(frozen=True)

@@ -24,12 +24,16 @@ class Train:
     """
 
     files: Annotated[
-        tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="FILE.toml")
+        tyro.conf.Positional[tuple[Path, ...]],
+        tyro.conf.arg(metavar="FILE.toml", help_behavior_hint="(default: none)"),
     ] = ()
     """Configuration files; a later one wins over an earlier one."""
     recipe: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
     """A recipe of the package, read before all files."""
-    config: Annotated[tuple[Path, ...], tyro.conf.arg(metavar="FILE.toml ...")] = ()
+    config: Annotated[
+        tuple[Path, ...],
+        tyro.conf.arg(metavar="FILE.toml ...", help_behavior_hint="(default: none)"),
+    ] = ()
     """The same as FILE.toml, as a flag."""
     run_dir: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
     """Where everything is written; `runs/NAME` of the last file or recipe if left out."""
