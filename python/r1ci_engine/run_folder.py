@@ -11,7 +11,6 @@ import json
 import os
 import platform
 import sys
-import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -21,8 +20,9 @@ from typing import Any
 
 from safetensors import SafetensorError
 
-from r1ci_engine.config import RunConfig, config_to_toml, parse_config
-from r1ci_engine.errors import CheckpointError, ConfigError, DataError
+from r1ci_engine.config import RunConfig, config_to_toml, parse_config, read_toml
+from r1ci_engine.errors import CheckpointError, ConfigError
+from r1ci_engine.report.folder import require_run
 
 UNUSABLE = (
     *(errno.EACCES, errno.EPERM, errno.EROFS),
@@ -126,22 +126,14 @@ class RunPaths:
 
     def require_run(self) -> Path:
         """The configuration file. Raises DataError if this folder holds no run."""
-        if not self.config.is_file():
-            raise DataError(
-                f"`{self.path}` holds no run: there is no config.toml",
-                hint="give the folder that --run-dir named when the run was started",
-            )
-        return self.config
+        return require_run(self.path)
 
     def read_config(self) -> RunConfig:
-        """The configuration this folder was started with. Raises DataError if it holds no run."""
-        try:
-            values = tomllib.loads(self.require_run().read_text(encoding="utf-8"))
-        except OSError as error:
-            raise DataError(f"cannot read `{self.config}`: {error.strerror}") from error
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise DataError(f"`{self.config}` is not TOML: {error}") from error
-        return parse_config(values, source=str(self.config))
+        """The configuration this folder was started with.
+
+        Raises DataError if it holds no run, ConfigError if the file is damaged.
+        """
+        return parse_config(read_toml(self.require_run()), source=str(self.config))
 
 
 def _differences(was: dict[str, Any], now: dict[str, Any], path: str = "") -> list[str]:

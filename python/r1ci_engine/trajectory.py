@@ -6,13 +6,19 @@ ever derived from them, never the other way round. No torch here: a laptop can r
 """
 
 import json
+import stat
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from r1ci_engine.errors import DataError
+from pydantic import Field, TypeAdapter, ValidationError
+
+from r1ci_engine.errors import DataError, first_fault
+
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+TokenId = Annotated[int, Field(ge=0, lt=2**32)]
 
 
 @dataclass(frozen=True)
@@ -79,9 +85,9 @@ class Execution:
     exit_reason: str
     """A value of `r1ci_engine.sandbox.ExitReason`."""
     exit_code: int | None
-    wall_s: float
-    cpu_s: float
-    peak_rss_mb: float
+    wall_s: Finite
+    cpu_s: Finite
+    peak_rss_mb: Finite
     shown: str
     """The text that went back to the model, after cutting to the token budget."""
     layers: tuple[str, ...] = ()
@@ -108,9 +114,9 @@ class Transcript:
 class RewardParts:
     """The paper's three terms (section 3.3 of the facts: correctness, format, efficiency)."""
 
-    correct: float = 0.0
-    format: float = 0.0
-    efficiency: float = 0.0
+    correct: Finite = 0.0
+    format: Finite = 0.0
+    efficiency: Finite = 0.0
 
     @property
     def total(self) -> float:
@@ -127,9 +133,9 @@ class Trajectory:
     sample_index: int
     agent: str
     """`code` (may run scripts) or `text` (may not)."""
-    tokens: list[int]
+    tokens: list[TokenId]
     """All token ids: prompt, model and tool, in order."""
-    logprobs: list[float]
+    logprobs: list[Finite]
     """One per token: log-probability at sampling for model tokens, 0.0 elsewhere."""
     segments: list[Segment]
     text: str
@@ -145,7 +151,7 @@ class Trajectory:
     """The extracted final answer, None if there is none."""
     correct: bool = False
     reward: RewardParts = field(default_factory=RewardParts)
-    advantage: float = 0.0
+    advantage: Finite = 0.0
     step: int = 0
 
     @property
@@ -174,23 +180,44 @@ class Trajectory:
 
     @classmethod
     def from_json(cls, record: dict[str, Any]) -> "Trajectory":
-        """Rebuild a trajectory. Raises DataError if a field is missing or of the wrong form."""
+        """Rebuild a trajectory. Raises DataError as `from_line` does."""
+        return cls.from_line(json.dumps(record))
+
+    @classmethod
+    def from_line(cls, line: str | bytes) -> "Trajectory":
+        """Rebuild a trajectory from its line of JSON.
+
+        Raises DataError if a field is missing or of the wrong form, or if the segments are not
+        the tokens, cut without gap or overlap.
+        """
         try:
-            fields = dict(record)
-            fields["segments"] = [
-                Segment(SegmentKind(s["kind"]), s["start"], s["end"]) for s in record["segments"]
-            ]
-            fields["stop_reason"] = StopReason(record["stop_reason"])
-            fields["executions"] = [
-                Execution(**{**e, "layers": tuple(e["layers"])}) for e in record["executions"]
-            ]
-            reward = record["reward"]
-            fields["reward"] = RewardParts(
-                reward["correct"], reward["format"], reward["efficiency"]
+            trajectory = _TRAJECTORY.validate_json(line, strict=True)
+        except ValidationError as error:
+            raise DataError(f"not a trajectory record: {first_fault(error)}") from None
+        place = 0
+        for segment in trajectory.segments:
+            if segment.start != place or segment.end < place:
+                raise DataError(
+                    f"not a trajectory record: a segment from `{segment.start}` to "
+                    f"`{segment.end}` where token `{place}` is the next"
+                )
+            place = segment.end
+        if place != len(trajectory.tokens):
+            raise DataError(
+                f"not a trajectory record: segments of `{place}` tokens, but there are "
+                f"`{len(trajectory.tokens)}`"
             )
-            return cls(**fields)
-        except (KeyError, TypeError, ValueError) as error:
-            raise DataError(f"not a trajectory record: {error}") from error
+        return trajectory
+
+
+_TRAJECTORY = TypeAdapter(Trajectory)
+_KINDS = {
+    stat.S_IFDIR: "a folder",
+    stat.S_IFIFO: "a pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
 
 
 def write_jsonl(path: Path, records: Iterable[dict[str, Any]]) -> None:
@@ -203,18 +230,33 @@ def write_jsonl(path: Path, records: Iterable[dict[str, Any]]) -> None:
     temporary.replace(path)
 
 
+def require_file(path: Path) -> None:
+    """Raise DataError unless `path` is a regular file: the others may never end."""
+    try:
+        kind = stat.S_IFMT(path.stat().st_mode)
+    except (OSError, ValueError) as error:  # ValueError: a zero byte in the name
+        raise DataError(
+            f"cannot read `{path}`: {getattr(error, 'strerror', None) or error}",
+            hint="a path starts from the folder that the command runs in",
+        ) from error
+    if kind != stat.S_IFREG:
+        raise DataError(
+            f"cannot read `{path}`: it is {_KINDS.get(kind, 'something else')}, not a file",
+            hint="name a regular file; what comes through a pipe has to be stored in one first",
+        )
+
+
 def read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """Yield (line number, record) for every non-empty line.
 
-    Raises DataError naming file and line if a line is not a JSON object, or if the file is missing.
+    Raises DataError naming file and line if a line is not a JSON object, or if the file is missing
+    or no regular file.
     """
+    require_file(path)
     try:
         file = path.open(encoding="utf-8")
     except OSError as error:
-        raise DataError(
-            f"cannot read `{path}`: {error.strerror}",
-            hint="a path starts from the folder that the command runs in",
-        ) from error
+        raise DataError(f"cannot read `{path}`: {error.strerror}") from error
     with file:
         try:
             for number, line in enumerate(file, start=1):

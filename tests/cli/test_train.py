@@ -123,7 +123,7 @@ def test_resuming_what_is_not_there_is_refused(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     message = refused(capsys, "--resume", "--run-dir", str(tmp_path / "absent"))
-    assert "config.toml" in message
+    assert "holds no run: there is no such folder" in message
 
 
 def test_help_lists_every_key(capsys: pytest.CaptureFixture[str]) -> None:

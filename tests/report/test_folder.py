@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from r1ci_engine.errors import DataError
+from r1ci_engine.errors import ConfigError, DataError
 from r1ci_engine.report.curves import readme_picture
 from r1ci_engine.report.folder import RunFolder
 from r1ci_engine.report.html import build_report
@@ -34,10 +34,10 @@ def test_missing_and_foreign_folders_are_refused_with_a_hint(read, tmp_path: Pat
 
 def test_damage_is_named_by_file_and_line(tmp_path: Path):
     (tmp_path / "config.toml").write_text("seed = = 1")
-    with pytest.raises(DataError, match=r"config.toml` is not TOML"):
+    with pytest.raises(ConfigError, match=r"config.toml` is not TOML"):
         RunFolder.open(tmp_path)
     (tmp_path / "config.toml").write_text("seed = 1")
-    (tmp_path / "curriculum.jsonl").write_text('{"event": "stage"}\n{"item_id": "a"}\n')
+    (tmp_path / "curriculum.jsonl").write_text('{"event": "widened"}\n{"item_id": "a"}\n')
     with pytest.raises(DataError, match=r"curriculum.jsonl` line 2"):
         _ = RunFolder.open(tmp_path).measures
     (tmp_path / "trajectories").mkdir()

@@ -93,8 +93,11 @@ def test_hostile_text_is_shown_and_never_acts(tmp_path: Path):
         execution = Execution(evil, evil, evil, evil, 1, 0.1, 0.1, 1.0, evil, (evil,))
         one = trajectory(item, index, 0.5, random.Random(index), step=1)
         tokens = encode(evil)
-        cuts = [Segment(kind, 0, len(tokens)) for kind in SegmentKind]
-        one = replace(one, tokens=tokens, segments=cuts, agent=evil, executions=[execution])
+        size = len(tokens)
+        cuts = [Segment(kind, n * size, (n + 1) * size) for n, kind in enumerate(SegmentKind)]
+        one = replace(
+            one, tokens=tokens * len(cuts), segments=cuts, agent=evil, executions=[execution]
+        )
         made.append(one)
     write_jsonl(run / "trajectories" / "step_000001.jsonl", [m.to_json() for m in made])
     write_jsonl(run / "trajectories" / "eval_before.jsonl", [m.to_json() for m in made])

@@ -75,5 +75,5 @@ def test_a_summary_cut_short_is_as_none(finished_run: Path, tmp_path: Path, cont
     (tmp_path / "config.toml").write_text("seed = 0\n")
     if content is not None:
         (tmp_path / "summary.json").write_text(content)
-    assert RunFolder.open(tmp_path).summary == {}
+    assert RunFolder.open(tmp_path).summary is None
     assert read_accuracies(RunFolder.open(tmp_path)) == []

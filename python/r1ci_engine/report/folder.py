@@ -5,36 +5,52 @@ a run at all is refused. Trajectory files are read one at a time and only when a
 run has more of them than memory.
 """
 
-import json
 import re
-import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from r1ci_engine.errors import DataError
+from pydantic import ValidationError
+from pydantic_core import from_json
+
+from r1ci_engine.config import read_toml
+from r1ci_engine.errors import DataError, first_fault
 from r1ci_engine.report.metrics import read_metrics
+from r1ci_engine.report.records import (
+    About,
+    CurriculumKind,
+    ItemMeasure,
+    ItemTask,
+    MeasuredItem,
+    RecordT,
+    StageEvent,
+    StoredConfig,
+    Summary,
+    parse_record,
+    read_content,
+    read_lines,
+)
 from r1ci_engine.report.writers import Writers
-from r1ci_engine.trajectory import Trajectory, read_jsonl
+from r1ci_engine.trajectory import Trajectory
 
-STEP_FILE = re.compile(r"step_(\d+)\.jsonl")
-COUNTS = ("group", "n", "stage", "first_step", "last_step", "items")
-"""Whole numbers of `curriculum.jsonl`; the report trusts them to be no text."""
-HINT = "a run folder is what `r1ci-engine train --run-dir DIR` writes"
+STEP_FILE = re.compile(r"step_(\d+)\.jsonl", re.ASCII)
 
 
-@dataclass(frozen=True)
-class ItemMeasure:
-    """One item line of `curriculum.jsonl`."""
-
-    item_id: str
-    task: str
-    p: float
-    potential: float
-    group: int
-    samples: int
+def require_run(path: Path) -> Path:
+    """The configuration file of a run folder. Raises DataError if there is no run at `path`."""
+    config = path / "config.toml"
+    try:
+        if config.is_file():
+            return config
+        lacking = "no config.toml in it" if path.is_dir() else "no such folder"
+    except (OSError, ValueError) as error:
+        lacking = f"nothing that can be read there: {error}"
+    raise DataError(
+        f"`{path}` holds no run: there is {lacking}",
+        hint="give a run folder: the one that `r1ci-engine train --run-dir DIR` has written",
+    )
 
 
 @dataclass(frozen=True)
@@ -42,33 +58,28 @@ class RunFolder:
     """Reads one run. `open` checks that it is one."""
 
     path: Path
-    config: dict[str, Any] = field(repr=False)
-    """`config.toml` as nested dictionaries; not validated, so that old runs stay readable."""
+    config: StoredConfig = field(repr=False)
+    """What `config.toml` says, as far as it is shown."""
 
     @classmethod
     def open(cls, path: Path) -> "RunFolder":
-        """Raises DataError if the folder is missing or no run folder."""
-        if not path.is_dir():
-            raise DataError(f"there is no run folder at `{path}`", hint=HINT)
+        """Raises DataError if the folder is missing or no run folder, ConfigError if its
+        configuration is no TOML."""
+        config = require_run(path)
         try:
-            config = tomllib.loads((path / "config.toml").read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            raise DataError(f"`{path}` is not a run folder: no config.toml", hint=HINT) from None
-        except OSError as error:
-            raise DataError(f"cannot read `{path}`: {error.strerror}") from error
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise DataError(f"`{path / 'config.toml'}` is not TOML: {error}") from error
-        return cls(path, config)
+            return cls(path, StoredConfig.model_validate(read_toml(config)))
+        except ValidationError as error:
+            raise DataError(f"`{config}`: {first_fault(error)}") from None
 
     @cached_property
-    def about(self) -> dict[str, Any]:
-        """`run.json`: versions, configuration hash, command."""
-        return self._json("run.json")
+    def about(self) -> About:
+        """`run.json`: versions, command."""
+        return self._whole(About, "run.json") or About()
 
     @cached_property
-    def summary(self) -> dict[str, Any]:
-        """`summary.json`; empty while the run has not ended."""
-        return self._json("summary.json")
+    def summary(self) -> Summary | None:
+        """`summary.json`; None while the run has not ended."""
+        return self._whole(Summary, "summary.json")
 
     @cached_property
     def metrics(self) -> list[dict[str, Any]]:
@@ -85,35 +96,25 @@ class RunFolder:
         return Writers.of(self.path)
 
     @cached_property
-    def measures(self) -> dict[str, ItemMeasure]:
+    def measures(self) -> dict[str, MeasuredItem]:
         """Measured items by id; empty before measuring."""
-        return {
-            record["item_id"]: ItemMeasure(
-                record["item_id"],
-                record["task"],
-                record["p"],
-                record["potential"],
-                record["group"],
-                record["n"],
-            )
-            for record in self._curriculum
-            if "event" not in record and record["n"]
-        }
+        return {record.item_id: record for record in self._curriculum[0]}
 
     @cached_property
     def stages(self) -> list[dict[str, Any]]:
-        """Stage events with steps: `stage`, `first_step`, `last_step`, `groups`, `items`."""
+        """Stages that have steps: `stage`, `first_step`, `last_step`, `items`."""
         return [
-            record
-            for record in self._curriculum
-            if record.get("event") == "stage" and record["last_step"] >= record["first_step"]
+            record.model_dump()
+            for record in self._curriculum[1]
+            if record.last_step >= record.first_step
         ]
 
     @cached_property
     def steps(self) -> list[int]:
         """GRPO steps whose trajectories are kept, rising."""
-        names = [STEP_FILE.fullmatch(p.name) for p in (self.path / "trajectories").glob("step_*")]
-        return sorted(int(match[1]) for match in names if match)
+        names = [p.name for p in (self.path / "trajectories").glob("step_*")]
+        found = {int(match[1]) for name in names if (match := STEP_FILE.fullmatch(name))}
+        return sorted(step for step in found if f"step_{step:06d}.jsonl" in names)
 
     def step_trajectories(self, step: int) -> list[Trajectory]:
         """All trajectories of one GRPO step."""
@@ -126,43 +127,39 @@ class RunFolder:
     def splits(self) -> dict[str, str]:
         """Task -> `eval` or `heldout`, from the stored items."""
         return {
-            record["task"]: split
+            parse_record(ItemTask, line, where, "an item").task: split
             for split in ("eval", "heldout")
-            if (path := self.path / "items" / f"{split}.jsonl").exists()
-            for _, record in read_jsonl(path)
+            for line, where in read_lines(self.path / "items" / f"{split}.jsonl")
         }
 
     def _trajectories(self, name: str) -> Iterator[Trajectory]:
-        path = self.path / "trajectories" / f"{name}.jsonl"
-        if not path.exists():
-            return
-        for number, record in read_jsonl(path):
+        for line, where in read_lines(self.path / "trajectories" / f"{name}.jsonl"):
             try:
-                yield Trajectory.from_json(record)
+                yield Trajectory.from_line(line)
             except DataError as error:
-                raise DataError(f"`{path}` line {number}: {error.message}") from error
+                raise DataError(f"{where}: {error.message}") from error
 
     @cached_property
-    def _curriculum(self) -> list[dict[str, Any]]:
-        path = self.path / "curriculum.jsonl"
-        if not path.exists():
-            return []
-        records = []
-        for number, record in read_jsonl(path):
-            if (
-                "event" not in record
-                and not {"item_id", "task", "p", "group", "n"} <= record.keys()
-            ):
-                raise DataError(f"`{path}` line {number} is neither an item nor an event")
-            try:
-                records.append(record | {k: int(record[k]) for k in COUNTS if k in record})
-            except (TypeError, ValueError) as error:
-                raise DataError(f"`{path}` line {number}: {error}") from error
-        return records
+    def _curriculum(self) -> tuple[list[MeasuredItem], list[StageEvent]]:
+        items: list[MeasuredItem] = []
+        stages: list[StageEvent] = []
+        for line, where in read_lines(self.path / "curriculum.jsonl"):
+            kind = parse_record(CurriculumKind, line, where, "a curriculum line")
+            if kind.event == "stage":
+                stages.append(parse_record(StageEvent, line, where, "a stage"))
+            elif kind.event is None and kind.n:
+                items.append(parse_record(MeasuredItem, line, where, "a measured item"))
+            elif kind.event is None:
+                parse_record(ItemMeasure, line, where, "an item")
+        return items, stages
 
-    def _json(self, name: str) -> dict[str, Any]:
+    def _whole(self, kind: type[RecordT], name: str) -> RecordT | None:
+        path = self.path / name
+        content = read_content(path)
+        if content is None:
+            return None
         try:
-            value = json.loads((self.path / name).read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return {}  # not written yet, or cut short while being written
-        return value if isinstance(value, dict) else {}
+            from_json(content)
+        except ValueError:
+            return None  # cut short while being written
+        return parse_record(kind, content, f"`{path}`", "what a run writes there")

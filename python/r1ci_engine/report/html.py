@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from r1ci_engine.errors import DataError
 from r1ci_engine.report.cards import group_row, safe
 from r1ci_engine.report.curves import (
     ASSETS,
@@ -24,8 +25,9 @@ from r1ci_engine.report.curves import (
     stage_colour,
 )
 from r1ci_engine.report.folder import RunFolder
+from r1ci_engine.report.records import TaskAccuracy
 from r1ci_engine.report.selection import heldout_answers, pick_groups, pick_steps
-from r1ci_engine.report.summary import MOMENTS, TaskAccuracy, mean_accuracy, read_accuracies
+from r1ci_engine.report.summary import MOMENTS, mean_accuracy, read_accuracies
 from r1ci_engine.report.svg import Bar, bar_chart
 
 TRAJECTORY_BYTES = 2_000_000
@@ -91,8 +93,11 @@ def build_report(run_folder: Path) -> Path:
     )
     target = run_folder / "report.html"
     temporary = target.with_name("report.html.tmp")
-    temporary.write_text(page, encoding="utf-8")
-    temporary.replace(target)
+    try:
+        temporary.write_text(page, encoding="utf-8")
+        temporary.replace(target)
+    except OSError as error:
+        raise DataError(f"cannot write `{target}`: {error.strerror}") from error
     return target
 
 
@@ -102,32 +107,30 @@ def _name(run: RunFolder) -> str:
 
 def _header(run: RunFolder) -> str:
     config, about = run.config, run.about
-    seconds = run.summary.get("seconds") or max(
-        (line.get("seconds", 0.0) for line in run.metrics), default=0.0
+    seconds = (run.summary and run.summary.seconds) or max(
+        (line["seconds"] or 0.0 for line in run.metrics), default=0.0
     )
     steps = max((line["step"] for line in run.phase("grpo")), default=0)
-    planned = sum(config.get("curriculum", {}).get("stage_steps", []))
-    grpo, tasks = config.get("grpo", {}), config.get("tasks", {})
-    versions = about.get("versions", {})
+    planned = sum(config.curriculum.stage_steps)
     facts = {
-        "model": config.get("model", {}).get("path"),
-        "seed": config.get("seed"),
-        "tasks": f"{len(tasks.get('train', []))} trained, {len(tasks.get('heldout', []))} held out",
+        "model": config.model.path,
+        "seed": config.seed,
+        "tasks": f"{len(config.tasks.train)} trained, {len(config.tasks.heldout)} held out",
         "SFT steps": len(run.phase("sft")),
         "GRPO steps": f"{steps} of {planned}" if steps < planned else steps,
-        "variant": grpo.get("variant"),
-        "batch": f"{grpo.get('prompts_per_step')} items, {grpo.get('group_size')} answers each",
+        "variant": config.grpo.variant,
+        "batch": f"{config.grpo.prompts_per_step} items, {config.grpo.group_size} answers each",
         "wall time": _duration(seconds),
     }
-    if memory := run.summary.get("peak_rss_mb"):
+    if memory := run.summary and run.summary.peak_rss_mb:
         facts["peak memory"] = f"{memory:,.0f} MB"
     listed = "".join(
         f"<div><dt>{name}</dt><dd>{safe(str(value), 120)}</dd></div>"
         for name, value in facts.items()
         if value is not None
     )
-    made_by = " · ".join(f"{name} {version}" for name, version in versions.items() if version)
-    lede = " · ".join(part for part in (shlex.join(about.get("command", [])), made_by) if part)
+    made_by = " · ".join(f"{name} {version}" for name, version in about.versions.items() if version)
+    lede = " · ".join(part for part in (shlex.join(about.command), made_by) if part)
     note = ""
     if not run.summary and (not steps or steps < planned):
         last = run.metrics[-1] if run.metrics else None
@@ -268,7 +271,7 @@ def _time(run: RunFolder) -> str:
     spent: defaultdict[str, float] = defaultdict(float)
     before = 0.0
     for line in run.metrics:
-        now = float(line.get("seconds") or before)
+        now = float(line["seconds"] or before)
         spent[line["phase"]] += max(0.0, now - before)
         before = now
     boxes: list[str] = []

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from r1ci_engine.errors import DataError
+from r1ci_engine.report.records import MetricsLine, parse_record, read_content
 
 
 class MetricsLog:
@@ -77,28 +77,18 @@ class MetricsLog:
 def read_metrics(path: Path) -> list[dict[str, Any]]:
     """All lines in order, without a torn last one; an absent file has none.
 
-    Raises DataError with the line number if a line in the middle is damaged.
+    Raises DataError with the line number if a line is damaged or a metric is no number. Numbers
+    too large for any chart (`records.LARGEST`) come back as None.
     """
-    try:
-        content = path.read_bytes()
-    except FileNotFoundError:
-        return []
-    except OSError as error:
-        raise DataError(f"cannot read `{path}`: {error.strerror}") from error
-    lines = content.splitlines(keepends=True)
+    lines = (read_content(path) or b"").splitlines(keepends=True)
     if lines and not lines[-1].endswith(b"\n"):
         lines.pop()
     return [_parse(path, number, line) for number, line in enumerate(lines, 1)]
 
 
 def _parse(path: Path, number: int, line: bytes) -> dict[str, Any]:
-    try:
-        record = json.loads(line)
-    except ValueError as error:
-        raise DataError(f"`{path}` line {number} is not JSON") from error
-    if not isinstance(record, dict) or not {"phase", "step"} <= record.keys():
-        raise DataError(f"`{path}` line {number} is not a metrics line: `phase` or `step` missing")
-    return record
+    where = f"`{path}` line {number}"
+    return parse_record(MetricsLine, line, where, "a metrics line").model_dump()
 
 
 def _cut_torn_line(path: Path) -> None:
@@ -110,8 +100,8 @@ def _cut_torn_line(path: Path) -> None:
         os.truncate(path, whole)
 
 
-def _plain(value: Any) -> Any:
-    if isinstance(value, bool | str | int | None):
-        return value
+def _plain(value: Any) -> float | int | None:
+    if value is None or isinstance(value, int):
+        return None if value is None else int(value)  # a truth becomes 1 or 0
     number = float(value)  # also what numpy and tensors of one element give
     return number if math.isfinite(number) else None

@@ -7,28 +7,18 @@ sandbox failed, not the model) are left out. A moment that was not evaluated is 
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from r1ci_engine.report.folder import RunFolder
+from r1ci_engine.report.records import TaskAccuracy
 from r1ci_engine.trajectory import Trajectory
 
 MOMENTS = ("before", "sft", "rl")
-SPLIT_NAMES = {"eval": "heldout_items", "heldout": "heldout_tasks"}
-
-
-@dataclass(frozen=True)
-class TaskAccuracy:
-    """One row of the table; shares in [0, 1] or None."""
-
-    task: str
-    split: str
-    """`heldout_items` (held-out items of a training task) or `heldout_tasks`."""
-    before: float | None
-    sft: float | None
-    rl: float | None
-    items: int
+SPLIT_NAMES: dict[str, Literal["heldout_items", "heldout_tasks"]] = {
+    "eval": "heldout_items",
+    "heldout": "heldout_tasks",
+}
 
 
 def task_accuracies(
@@ -66,8 +56,8 @@ def task_accuracies(
 
 def read_accuracies(run: RunFolder) -> list[TaskAccuracy]:
     """Rows of a run: from its summary if it has ended, else from what was evaluated so far."""
-    if rows := run.summary.get("by_task"):
-        return [TaskAccuracy(**row) for row in rows]
+    if run.summary and run.summary.by_task:
+        return list(run.summary.by_task)
     return task_accuracies(
         run.splits(),
         {moment: run.phase_trajectories(f"eval_{moment}") for moment in MOMENTS},
@@ -90,7 +80,7 @@ def build_summary(
             split: {moment: mean_accuracy(rows, split, moment) for moment in MOMENTS}
             for split in SPLIT_NAMES.values()
         },
-        "by_task": [asdict(row) for row in rows],
+        "by_task": [row.model_dump() for row in rows],
         "seconds": round(seconds, 1),
         "peak_rss_mb": round(peak_rss_mb, 1),
         "steps": steps,

@@ -13,6 +13,8 @@ from html import escape
 POINTS_DRAWN = 400
 """Longer series are averaged in buckets down to this many points."""
 HOVERS_DRAWN = 120
+TINIEST = 1e-100
+"""Differences below this count as none, so that no division overflows."""
 
 
 @dataclass(frozen=True)
@@ -59,14 +61,15 @@ class Frame:
 
 def ticks(low: float, high: float, count: int = 4) -> list[float]:
     """About `count` round values from at most `low` to at least `high`."""
-    if high <= low:
-        pad = abs(low) * 0.1 or 1.0
+    size = max(abs(low), abs(high))
+    if high - low <= max(1e-9 * size, TINIEST):
+        pad = abs(low) * 0.1 if size > TINIEST else 1.0
         low, high = low - pad, high + pad
     rough = (high - low) / count
     magnitude = 10.0 ** math.floor(math.log10(rough))
     step = next(m * magnitude for m in (1, 2, 2.5, 5, 10) if m * magnitude >= rough * 0.999)
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
-    return [round(index * step, 12) for index in range(first, last + 1)]
+    return [float(f"{index * step:.12g}") for index in range(first, last + 1)]
 
 
 def figure(value: float) -> str:
@@ -107,7 +110,7 @@ def line_chart(
     steps, drawn = _bucket(steps, drawn)
     known = [v for line in drawn for v in line.values if v is not None]
     marks = ticks(min(0.0, *known) if zero else min(known), max(known))
-    first, last = steps[0], max(steps[-1], steps[0] + 1)
+    first, last = min(steps), max(*steps, steps[0] + 1)
     if bands:
         first, last = min(first, bands[0].first), max(last, bands[-1].last)
 

@@ -17,7 +17,8 @@ from rich.text import Text
 from r1ci_engine.errors import DataError
 from r1ci_engine.report.curves import MOMENT_NAMES, SPLIT_TITLES
 from r1ci_engine.report.folder import RunFolder
-from r1ci_engine.report.summary import MOMENTS, TaskAccuracy, mean_accuracy, read_accuracies
+from r1ci_engine.report.records import TaskAccuracy
+from r1ci_engine.report.summary import MOMENTS, mean_accuracy, read_accuracies
 from r1ci_engine.report.text import one_line, visible
 from r1ci_engine.trajectory import Execution, SegmentKind, Trajectory
 
@@ -98,7 +99,7 @@ def show_run(run_folder: Path, console: Console | None = None) -> None:
     last = run.metrics[-1] if run.metrics else None
     at = f"{last['phase']} step {last['step']}" if last else "not begun"
     state = "finished" if run.summary else f"not finished: {at}"
-    seconds = last.get("seconds") or 0.0 if last else 0.0
+    seconds = last["seconds"] or 0.0 if last else 0.0
     _say(console, f"{run.path}  {state}  {seconds / 60:.1f} min", "bold cyan")
     if rows := read_accuracies(run):
         console.print(accuracy_table(rows))
