@@ -192,7 +192,7 @@ class OptimizerSection(Section):
     """First-moment decay."""
     beta2: Fraction = 0.95
     """Second-moment decay."""
-    max_grad_norm: Annotated[float, Field(gt=0, le=1e6)] = 1.0
+    max_grad_norm: Annotated[float, Field(gt=0, le=1e12)] = 1.0
     """Gradients are scaled down to this global norm."""
 
 
