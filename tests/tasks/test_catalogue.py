@@ -7,6 +7,7 @@ import pytest
 
 from r1ci_engine.errors import DataError
 from r1ci_engine.tasks.catalogue import find_task, list_tasks
+from r1ci_engine.tasks.gym_about import ABOUT
 from r1ci_engine.tasks.jsonl import JsonlTask
 from r1ci_engine.tasks.reasoning_gym import DATASETS, SELECTION
 
@@ -21,6 +22,13 @@ def test_every_listed_task_is_found_under_its_name() -> None:
     assert isinstance(find_task("some/file.jsonl"), JsonlTask)
 
 
+def test_every_dataset_says_what_it_asks() -> None:
+    assert ABOUT.keys() == DATASETS.keys()
+    assert len(set(ABOUT.values())) == len(ABOUT)
+    assert all(10 < len(told) < 70 and told[-1] != "." for told in ABOUT.values())
+    assert DATASETS["gcd"].about == "greatest common divisor of some numbers (arithmetic)"
+
+
 def test_selection_has_84_of_105() -> None:
     assert len(DATASETS) == 105 and len(SELECTION) == 84
     assert sum(info.selected and info.suite == "reasoning_gym" for info in list_tasks()) == 84
@@ -31,6 +39,7 @@ def test_selection_has_84_of_105() -> None:
     [
         ("starter/gdc", "did you mean `starter/gcd`?"),
         ("reasoning_gym/cain_sum", "did you mean `reasoning_gym/chain_sum`?"),
+        ("gcd", "did you mean `reasoning_gym/gcd` or `starter/gcd`?"),
         ("figlet_font", "did you mean `reasoning_gym/figlet_font`?"),
         ("zzzzzzzz", "`r1ci-engine tasks list` names all tasks"),
     ],

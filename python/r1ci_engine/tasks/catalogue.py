@@ -54,5 +54,6 @@ def find_task(name: str) -> Task:
     # A bare name is taken for the second half of a full one.
     near = [n for n in known if n.partition("/")[2] == name]
     near = near or difflib.get_close_matches(name, known, n=1)
-    hint = f"did you mean `{near[0]}`?" if near else "`r1ci-engine tasks list` names all tasks"
+    told = " or ".join(f"`{n}`" for n in near)
+    hint = f"did you mean {told}?" if near else "`r1ci-engine tasks list` names all tasks"
     raise DataError(f"there is no task `{name}`", hint=hint)

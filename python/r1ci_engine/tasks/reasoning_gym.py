@@ -27,6 +27,7 @@ from typing import Any
 from r1ci_engine.errors import DataError, MissingExtra
 from r1ci_engine.sandbox import ExitReason, Limits, Sandbox
 from r1ci_engine.tasks.checks import SANDBOXED
+from r1ci_engine.tasks.gym_about import ABOUT
 from r1ci_engine.tasks.task import content_id
 from r1ci_engine.trajectory import Item
 
@@ -94,7 +95,7 @@ class Dataset:
     @property
     def about(self) -> str:
         """One line for `r1ci-engine tasks list`."""
-        return f"Reasoning-Gym, {self.category}"
+        return f"{ABOUT[self.name]} ({self.category})"
 
 
 _UNSELECTED = frozenset(" ".join(LEFT_OUT.values()).split())
