@@ -80,6 +80,10 @@ def test_changed_files_are_refused(tmp_path: Path) -> None:
     (tmp_path / "train.jsonl").unlink()
     with pytest.raises(DataError, match="cannot read"):
         prepare_items(SECTION, 1, tmp_path)
+    for content in ("[]", '{"blake2b": []}', "{}"):
+        (tmp_path / "manifest.json").write_text(content)
+        with pytest.raises(DataError, match="not a manifest of items"):
+            prepare_items(SECTION, 1, tmp_path)
     (tmp_path / "manifest.json").write_text("{")
     with pytest.raises(DataError, match="cannot read"):
         prepare_items(SECTION, 1, tmp_path)

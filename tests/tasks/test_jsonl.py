@@ -1,6 +1,7 @@
 """Questions from files: what is read, and how a fault is named."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,10 @@ GOOD = {"prompt": "1 + 1?", "answer": "2"}
         ({"prompt": "?", "answer": "2", "metadata": 3}, "line 2: `metadata` is a int"),
         ({"prompt": "?", "reward_model": {"style": "rule"}}, "line 2: .* no `ground_truth`"),
         ({"prompt": "?", "answer": "2", "check": "reasoning_gym"}, "line 2: .* not its metadata"),
+        (
+            {"prompt": "?", "answer": "", "check": "reasoning_gym", "metadata": {"dataset": []}},
+            "line 2: .* not its metadata",
+        ),
     ],
 )
 def test_faults_name_file_and_line(tmp_path: Path, bad: Any, message: str) -> None:
@@ -85,6 +90,39 @@ def test_repeated_id(tmp_path: Path) -> None:
     task = write(tmp_path / "a.jsonl", {**GOOD, "id": "x"}, {**GOOD, "prompt": "?", "id": "x"})
     with pytest.raises(DataError, match=r"line 2: id `.*x` occurs twice"):
         task.generate(1, 0)
+
+
+def test_the_same_question_with_another_answer_names_both_lines(tmp_path: Path) -> None:
+    for other in ({**GOOD, "answer": "3", "id": "x"}, {**GOOD, "check": "integer"}):
+        task = write(tmp_path / "a.jsonl", GOOD, {**GOOD, "prompt": "?"}, other | {"id": "b"})
+        with pytest.raises(DataError, match=r"lines 1 and 3 ask the same and want `'2'` \(exact\)"):
+            task.generate(1, 0)
+
+
+def test_the_same_question_and_answer_again_is_left_out_and_counted(tmp_path: Path) -> None:
+    again = {"prompt": " 1  + 1? ", "answer": 2, "id": 9}
+    task = write(tmp_path / "a.jsonl", GOOD, again, GOOD, {**GOOD, "prompt": "?"})
+    assert [item.prompt for item in task.items] == ["1 + 1?", "?"]
+    assert task.about == "2 questions from a file, 2 repeats left out"
+
+
+@pytest.mark.parametrize("tolerance", [-1, "-0.5", "wide", [1], None])
+def test_a_bad_tolerance_is_what_is_blamed(tolerance: Any, tmp_path: Path) -> None:
+    bad = {**GOOD, "check": "number", "metadata": {"tolerance": tolerance}}
+    with pytest.raises(DataError, match=r"line 1: item .* has tolerance `.*`") as caught:
+        write(tmp_path / "a.jsonl", bad).generate(1, 0)
+    assert caught.value.hint == "a tolerance is a number of at least zero"
+
+
+def test_what_is_no_file_is_named_for_what_it_is(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.jsonl")
+    (tmp_path / "folder.jsonl").mkdir()
+    (tmp_path / "device.jsonl").symlink_to("/dev/zero")
+    for kind in ("pipe", "folder", "device"):
+        with pytest.raises(DataError, match=f"{kind}.jsonl`: it is a {kind}, not a file"):
+            JsonlTask(str(tmp_path / f"{kind}.jsonl")).generate(1, 0)
+    with pytest.raises(DataError, match="cannot read"):
+        JsonlTask("a\0b.jsonl").generate(1, 0)
 
 
 def test_empty_and_missing(tmp_path: Path) -> None:

@@ -148,8 +148,13 @@ def validate_item(item: Item) -> None:
         )
     if item.answer is None:
         raise DataError(f"item `{item.id}` has no answer, and check `{item.check}` needs one")
-    if "tolerance" in item.metadata and read_number(str(item.metadata["tolerance"])) is None:
-        raise DataError(f"item `{item.id}` has tolerance `{item.metadata['tolerance']}`")
+    if "tolerance" in item.metadata:
+        tolerance = read_number(str(item.metadata["tolerance"]))
+        if tolerance is None or tolerance < 0:
+            raise DataError(
+                f"item `{item.id}` has tolerance `{str(item.metadata['tolerance'])[:80]}`",
+                hint="a tolerance is a number of at least zero",
+            )
     if len(item.answer) > LONGEST_ANSWER or not rule(item.answer, item.answer, item.metadata):
         raise DataError(f"item `{item.id}`: `{item.answer[:80]}` is no answer for `{item.check}`")
 

@@ -19,11 +19,11 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from r1ci_engine.config import TasksSection
-from r1ci_engine.errors import DataError
+from r1ci_engine.errors import DataError, first_fault
 from r1ci_engine.seeds import derive_seed
 from r1ci_engine.tasks.catalogue import find_task
 from r1ci_engine.tasks.checks import validate_item
-from r1ci_engine.tasks.task import Task
+from r1ci_engine.tasks.task import Task, question_key
 from r1ci_engine.trajectory import Item, read_jsonl, write_jsonl
 
 SPLITS = ("sft", "train", "eval", "heldout")
@@ -84,9 +84,7 @@ def read_items(path: Path) -> list[Item]:
             item = _ITEM.validate_python(record)
             validate_item(item)
         except ValidationError as error:
-            fault = error.errors(include_url=False)[0]
-            name = ".".join(str(part) for part in fault["loc"])
-            raise DataError(f"`{path}` line {number}: `{name}`: {fault['msg'].lower()}") from None
+            raise DataError(f"`{path}` line {number}: {first_fault(error)}") from None
         except DataError as error:
             raise DataError(f"`{path}` line {number}: {error.message}", error.hint) from None
         items.append(item)
@@ -107,7 +105,7 @@ def distinct_items(task: Task, count: int, seed: int, seen: set[str]) -> list[It
         # 32 bits, because third-party generators seed numpy, which takes no more.
         item_seed = derive_seed(seed, "items", task.name, attempt) % 2**32
         for item in task.generate(asked, item_seed):
-            key = " ".join(item.prompt.split())
+            key = question_key(item.prompt)
             if key not in seen and len(found) < count:
                 seen.add(key)
                 found.append(item)
@@ -163,7 +161,7 @@ def _read_sets(folder: Path, wanted: dict[str, Any]) -> ItemSets:
             )
     for split in SPLITS:
         path = folder / f"{split}.jsonl"
-        if _digest(path) != manifest.get("blake2b", {}).get(split):
+        if _digest(path) != manifest["blake2b"].get(split):
             raise DataError(
                 f"`{path}` is not what the run wrote",
                 hint="restore the file, or use a new run folder",
@@ -174,9 +172,9 @@ def _read_sets(folder: Path, wanted: dict[str, Any]) -> ItemSets:
 def _read_manifest(path: Path) -> dict[str, Any]:
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"cannot read `{path}`: {error}") from error
-    if not isinstance(manifest, dict):
+    if not isinstance(manifest, dict) or not isinstance(manifest.get("blake2b"), dict):
         raise DataError(f"`{path}` is not a manifest of items")
     return manifest
 

@@ -6,6 +6,7 @@ and `metadata`. The columns of verl's data sets are read too: `reward_model.grou
 for `answer`, and `data_source` and `extra_info` go to the metadata. Other fields are ignored, so
 that the output of `r1ci-engine tasks generate` is a task again.
 
+A question that occurs again with the same answer counts once; with another answer it is a fault.
 Every fault names file and line. The file is read whole, and nothing in it is evaluated.
 """
 
@@ -14,10 +15,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from r1ci_engine.errors import DataError
+from r1ci_engine.errors import DataError, short_repr
 from r1ci_engine.seeds import derive_seed
-from r1ci_engine.tasks.checks import validate_item
-from r1ci_engine.tasks.task import content_id
+from r1ci_engine.tasks.checks import SANDBOXED, validate_item
+from r1ci_engine.tasks.task import content_id, question_key
 from r1ci_engine.trajectory import Item, read_jsonl
 
 _FIELDS_HINT = "each line needs `prompt` and `answer`, or verl's `prompt` and `reward_model`"
@@ -33,16 +34,20 @@ class JsonlTask:
     @property
     def about(self) -> str:
         """One line for `r1ci-engine tasks list`."""
-        return f"{len(self.items)} questions from a file"
+        told = f"{len(self.items)} questions from a file"
+        return told + (f", {self._repeats} repeats left out" if self._repeats else "")
 
     @cached_property
     def items(self) -> list[Item]:
         """All questions in the order of the file.
 
         Raises DataError for a file that is missing or has no questions, and for the first line
-        that is not JSON, lacks a field, repeats an id or could never be answered right.
+        that is not JSON, lacks a field, repeats an id, could never be answered right, or asks what
+        an earlier line asks but wants another answer.
         """
-        items: dict[str, Item] = {}
+        ids: set[str] = set()
+        items: dict[str, tuple[int, Item]] = {}
+        self._repeats = 0
         for number, record in read_jsonl(self.path):
             try:
                 item = _read_item(self.name, record)
@@ -51,12 +56,24 @@ class JsonlTask:
                 raise DataError(
                     f"`{self.path}` line {number}: {error.message}", hint=error.hint
                 ) from None
-            if item.id in items and "id" in record:
+            if item.id in ids and "id" in record:
                 raise DataError(f"`{self.path}` line {number}: id `{item.id}` occurs twice")
-            items.setdefault(item.id, item)
+            ids.add(item.id)
+            line, first = items.setdefault(question_key(item.prompt), (number, item))
+            if first is item:
+                continue
+            # A scorer knows several right answers; which one a line carries says nothing.
+            if item.check != SANDBOXED and (first.answer, first.check) != (item.answer, item.check):
+                raise DataError(
+                    f"`{self.path}` lines {line} and {number} ask the same and want "
+                    f"`{short_repr(first.answer)}` ({first.check}) and "
+                    f"`{short_repr(item.answer)}` ({item.check})",
+                    hint="correct one of them, or leave it out",
+                )
+            self._repeats += 1
         if not items:
             raise DataError(f"`{self.path}` has no questions", hint=_FIELDS_HINT)
-        return list(items.values())
+        return [item for _, item in items.values()]
 
     def generate(self, count: int, seed: int) -> list[Item]:
         """Up to `count` questions in an order drawn from `seed`."""
@@ -94,7 +111,7 @@ def _text(name: str, value: Any) -> str:
     if isinstance(value, int | float) and not isinstance(value, bool):
         return str(value)
     if not isinstance(value, str):
-        raise DataError(f"`{name}` is `{value!r}`, neither text nor a number")
+        raise DataError(f"`{name}` is `{short_repr(value)}`, neither text nor a number")
     return value
 
 

@@ -32,6 +32,11 @@ class Task(Protocol):
         ...
 
 
+def question_key(prompt: str) -> str:
+    """What makes two prompts the same question: all but the blanks."""
+    return " ".join(prompt.split())
+
+
 def content_id(task: str, prompt: str) -> str:
     """An item's id from what it asks: the same in every run, split and order."""
     return f"{task}/{hashlib.blake2b(prompt.encode(), digest_size=6).hexdigest()}"
