@@ -19,6 +19,7 @@ from typing import Any
 from r1ci_engine.config import SandboxSection
 
 MEND_INSTALL = "pip install r1ci-engine (in a checkout: make dev)"
+NOT_NEEDED = "not needed without a GPU"
 MIN_MEMORY_GB = 2.0
 MIN_DISK_GB = 2.0
 
@@ -77,7 +78,8 @@ def examine() -> Examination:
     found.look("torch", _torch, MEND_INSTALL)
     found.look("triton", lambda: _version("triton"), MEND_INSTALL)
     found.look("extension", _extension, MEND_INSTALL)
-    found.look("extras", _extras, MEND_INSTALL)
+    torch = found.facts["torch"]
+    found.look("extras", lambda: _extras(bool(torch and torch["gpus"])), MEND_INSTALL)
     _examine_room(found)
     if found.facts["extension"] is not None:
         _examine_sandbox(found)
@@ -182,8 +184,9 @@ def _extension() -> str:
     return str(import_module("r1ci_engine._rust").__file__)
 
 
-def _extras() -> dict[str, dict[str, str]]:
+def _extras(has_gpu: bool) -> dict[str, dict[str, str]]:
     """Per extra of this package: its packages with version or `missing`, and what mends that."""
+    lacking = {"gpu": "missing" if has_gpu else NOT_NEEDED}
     found: dict[str, dict[str, str]] = {}
     for requirement in metadata.requires("r1ci-engine") or []:
         match = re.match(r"([\w.-]+).*extra == ['\"]([\w-]+)['\"]", requirement)
@@ -191,7 +194,7 @@ def _extras() -> dict[str, dict[str, str]]:
             continue
         package, extra = match.groups()
         packages = found.setdefault(extra, {})
-        packages[package] = _version(package, default="missing")
+        packages[package] = _version(package, default=lacking.get(extra, "missing"))
     for extra, packages in found.items():
         if "missing" in packages.values():
             packages["mend"] = f"pip install 'r1ci-engine[{extra}]'"

@@ -1,12 +1,15 @@
 """The doctor: healthy here, and of use where something is broken."""
 
 import json
+import re
 import sys
+from importlib import metadata
 
 import pytest
 
+from r1ci_engine import doctor
 from r1ci_engine.cli import main
-from r1ci_engine.doctor import examine
+from r1ci_engine.doctor import NOT_NEEDED, examine
 
 
 def test_a_healthy_machine_is_ready(capsys: pytest.CaptureFixture[str]) -> None:
@@ -19,7 +22,9 @@ def test_a_healthy_machine_is_ready(capsys: pytest.CaptureFixture[str]) -> None:
     assert found["torch"]["version"]
     assert found["extras"]["tasks"]["reasoning-gym"] == "0.1.25"
     assert main(["doctor"]) == 0
-    assert capsys.readouterr().out.endswith("\nready\n")
+    shown = capsys.readouterr().out
+    assert shown.endswith("\nready\n")
+    assert not re.search(r"^  \w+ *$", shown, re.MULTILINE)  # no fact without a value
 
 
 def test_extras_that_are_missing_come_with_their_command() -> None:
@@ -27,6 +32,19 @@ def test_extras_that_are_missing_come_with_their_command() -> None:
         missing = "missing" in packages.values()
         assert ("mend" in packages) == missing
         assert packages.get("mend", f"[{extra}]").endswith(f"[{extra}]'" if missing else "]")
+
+
+@pytest.mark.parametrize(("has_gpu", "said"), [(False, NOT_NEEDED), (True, "missing")])
+def test_extras_for_a_gpu_are_missed_only_beside_one(
+    has_gpu: bool, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def absent(package: str) -> str:
+        raise metadata.PackageNotFoundError(package)
+
+    monkeypatch.setattr(metadata, "version", absent)
+    found = doctor._extras(has_gpu)["gpu"]
+    assert found["flash-attn"] == said
+    assert ("mend" in found) == has_gpu
 
 
 @pytest.mark.parametrize("module", ["torch", "r1ci_engine._rust"])
@@ -41,8 +59,6 @@ def test_a_broken_part_is_a_finding(
 
 
 def test_too_little_protection_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> None:
-    from r1ci_engine import doctor
-
     monkeypatch.setattr(doctor, "SandboxSection", _Unreachable)
     found = examine()
     assert not found.ready

@@ -44,10 +44,10 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> Non
 
 
 def print_pairs(facts: Mapping[str, object], indent: int = 0) -> None:
-    """Print one fact per line."""
+    """Print one fact per line; what is None or empty shows as `none`."""
     width = max(map(len, facts), default=0)
     for name, value in facts.items():
-        sys.stdout.write(f"{'':{indent}}{name:<{width}}  {_cell(value)}\n")
+        sys.stdout.write(f"{'':{indent}}{name:<{width}}  {_cell(value) or 'none'}\n")
 
 
 def print_error(message: str, hint: str | None) -> None:
