@@ -199,12 +199,6 @@ CASES = [
         "has no teacher",
         'sft.source = "jsonl"',
     ),
-    Case(
-        "layer that no sandbox has",
-        settings(sandbox={"required": ["selinux"]}),
-        "selinux",
-        "landlock",
-    ),
 ]
 
 
@@ -240,6 +234,7 @@ def test_a_mistake_is_named_and_claims_nothing(
     [
         ("[grpo]\ngrop_size = 4\n", "unknown key `grpo.grop_size`", "`grpo.group_size`"),
         ('[sft]\nsteps = "many"\n', "`sft.steps` = `'many'`", "--help"),
+        ('[sandbox]\nrequired = ["selinux"]\n', "there is no layer `selinux`", "landlock"),
         ("[rollout]\ntemperature = -1\n", "`rollout.temperature` = `-1`", "--help"),
     ],
 )
