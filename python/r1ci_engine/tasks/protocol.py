@@ -52,6 +52,7 @@ HEAD_PROMPTS: dict[tuple[str, Agent], str] = {
 
 _FENCE = "```"
 _OPENING = re.compile(r"```(?:python3?|py)[ \t\r]*", re.IGNORECASE)
+_EDGES = re.compile(r"\A[\s`]+|[\s`]+\Z")
 _FENCED_ANSWER = re.compile(r"```\w*\n(.*)```", re.DOTALL)
 # A longer line is not taken for an opening fence; this bounds what the scanner remembers of a line.
 _LINE_HEAD = 64
@@ -153,7 +154,7 @@ def extract_answer(text: str) -> str | None:
     fenced = _FENCED_ANSWER.fullmatch(answer)
     if fenced:
         answer = fenced[1]
-    return answer.strip("` \t\r\n")
+    return _EDGES.sub("", answer)
 
 
 def final_answer(turn_texts: Sequence[str]) -> str | None:
