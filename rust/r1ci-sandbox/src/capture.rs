@@ -46,11 +46,12 @@ impl Capture {
         self.tail.extend(rest);
     }
 
-    pub fn finish(self) -> Captured {
-        let mut bytes = self.head;
+    /// What was kept; nothing is left.
+    pub fn take(&mut self) -> Captured {
+        let mut bytes = std::mem::take(&mut self.head);
         let dropped = self.total - (bytes.len() + self.tail.len()) as u64;
         let head = bytes.len();
-        bytes.extend(self.tail);
+        bytes.extend(std::mem::take(&mut self.tail));
         Captured {
             cut: if dropped == 0 { bytes.len() } else { head },
             bytes,
@@ -105,7 +106,7 @@ mod tests {
         let mut capture = Capture::new(8);
         capture.push(b"abcde");
         capture.push(b"fgh");
-        let captured = capture.finish();
+        let captured = capture.take();
         assert_eq!(captured.bytes, b"abcdefgh");
         assert_eq!((captured.cut, captured.dropped), (8, 0));
     }
@@ -117,7 +118,7 @@ mod tests {
             for part in b"abcdefghijklmnopqrstuvwxyz".chunks(chunk) {
                 capture.push(part);
             }
-            let captured = capture.finish();
+            let captured = capture.take();
             assert_eq!(captured.bytes, b"abcwxyz", "chunks of {chunk}");
             assert_eq!((captured.cut, captured.dropped), (3, 19));
         }

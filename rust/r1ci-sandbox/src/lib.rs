@@ -1,7 +1,7 @@
 //! Run untrusted Python in batches: warm interpreters, one kernel-locked child per execution.
 //!
-//! A [`Sandbox`] keeps one warm interpreter (a *zygote*) per worker: a fresh process, never a fork
-//! of the caller, with modules imported and its heap frozen. Every script runs in a child forked
+//! A [`Sandbox`] keeps warm interpreters (*zygotes*): fresh processes, never a fork of the caller,
+//! each with a set of modules imported and its heap frozen. Every script runs in a child forked
 //! from it, behind Landlock, seccomp, resource limits, an own user and an own file tree, each as
 //! far as the kernel and the caller's rights allow; [`Sandbox::layers`] says which are in force
 //! and [`SandboxConfig::required`] refuses to start without the ones named there.
@@ -16,7 +16,7 @@
 //! ```
 //!
 //! Left out on purpose: sessions that keep state, processes started by scripts, network access.
-//! The security boundary is `jail/` and `zygote/bootstrap.py`; `README.md` has the threat model.
+//! The security boundary is `jail/` and `zygote/`; `README.md` has the threat model.
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
@@ -26,12 +26,26 @@ mod capture;
 mod error;
 mod identity;
 mod jail;
+mod kinds;
+#[cfg(test)]
+#[path = "zygote/native.rs"]
+#[allow(
+    unsafe_code,
+    dead_code,
+    missing_docs,
+    reason = "compiled here for its declarations only"
+)]
+mod native;
+#[cfg(test)]
+mod native_layout;
 mod policy;
 mod pool;
 mod report;
+mod running;
 mod scratch;
+mod supervisor;
+mod usage;
 mod wire;
-mod worker;
 mod zygote;
 
 pub use capture::Captured;

@@ -27,13 +27,16 @@ pub enum Layer {
     NoCapabilities,
     /// The child runs under a user number that no other process has.
     PrivateUid,
-    /// An own file tree with a size-capped work folder, and no network devices.
+    /// The warm interpreter has a file tree of its own, read-only, and no network devices.
     Namespaces,
+    /// Every execution has namespaces of its own, with a work folder capped in size and number of
+    /// files, and a count of its own threads.
+    OwnNamespaces,
 }
 
 impl Layer {
     /// Every layer, strongest use first.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Landlock,
         Self::LandlockTcp,
         Self::LandlockScope,
@@ -43,11 +46,13 @@ impl Layer {
         Self::NoCapabilities,
         Self::PrivateUid,
         Self::Namespaces,
+        Self::OwnNamespaces,
     ];
 
     /// The names, for messages.
     pub(crate) const NAMES: &'static str = "layers are landlock, landlock_tcp, landlock_scope, \
-        seccomp, no_new_privs, rlimits, no_capabilities, private_uid and namespaces";
+        seccomp, no_new_privs, rlimits, no_capabilities, private_uid, namespaces and \
+        own_namespaces";
 
     /// The name used in configuration and results.
     #[must_use]
@@ -62,6 +67,7 @@ impl Layer {
             Self::NoCapabilities => "no_capabilities",
             Self::PrivateUid => "private_uid",
             Self::Namespaces => "namespaces",
+            Self::OwnNamespaces => "own_namespaces",
         }
     }
 }
@@ -100,6 +106,9 @@ pub struct Limits {
     pub threads: u64,
     /// Open descriptors at once.
     pub open_files: u64,
+    /// Processes that the script may have besides its own: it may fork, and no more. Above 0 it
+    /// runs in a process namespace of its own, as process 1; refused where there is none.
+    pub processes: u64,
 }
 
 impl Default for Limits {
@@ -112,6 +121,7 @@ impl Default for Limits {
             file_bytes: 16 << 20,
             threads: 16,
             open_files: 64,
+            processes: 0,
         }
     }
 }
@@ -129,6 +139,7 @@ impl Limits {
             ("file_bytes", size(self.file_bytes)),
             ("threads", size(self.threads)),
             ("open_files", size(self.open_files) && self.open_files >= 8),
+            ("processes", self.processes <= 1 << 16),
         ];
         match fields.into_iter().find(|(_, good)| !good) {
             Some((name, _)) => Err(SandboxError::Limit { name }),
@@ -177,13 +188,15 @@ pub struct SandboxConfig {
     pub library_paths: Vec<PathBuf>,
     /// Further files and folders that scripts may read.
     pub read_only: Vec<PathBuf>,
-    /// Modules imported once, before the first script.
+    /// Modules that a warm interpreter of their own imports once; scripts that name one of them run
+    /// there. Interpreters with numpy and with sympy start by themselves when a script needs them.
     pub preload: Vec<String>,
-    /// Executions at once.
+    /// Executions that compute at once. Those that sleep do not count, and at any moment one or the
+    /// other is with the supervisor, so one more than there are cores keeps these busy.
     pub workers: usize,
     /// Limits for requests that bring none.
     pub limits: Limits,
-    /// Size of the work folder in bytes, where the `namespaces` layer can cap it.
+    /// Size of an execution's work folder in bytes.
     pub scratch_bytes: u64,
     /// Refuse to start unless these are in force.
     pub required: Vec<Layer>,
@@ -192,7 +205,7 @@ pub struct SandboxConfig {
 }
 
 impl SandboxConfig {
-    /// Defaults for `python`: one worker per core, no further libraries, nothing required.
+    /// Defaults for `python`: one worker per core and one more, no further libraries, nothing required.
     #[must_use]
     pub fn new(python: impl Into<PathBuf>) -> Self {
         Self {
@@ -200,7 +213,7 @@ impl SandboxConfig {
             library_paths: Vec::new(),
             read_only: Vec::new(),
             preload: Vec::new(),
-            workers: std::thread::available_parallelism().map_or(1, usize::from),
+            workers: std::thread::available_parallelism().map_or(1, usize::from) + 1,
             limits: Limits::default(),
             scratch_bytes: 64 << 20,
             required: Vec::new(),

@@ -1,31 +1,31 @@
-//! The sandbox as callers see it: a queue, and one thread per worker.
+//! The sandbox as callers see it: a queue, and the one thread that works it off.
 //!
-//! Threads stay for the sandbox's life, because the kernel ties "kill the child when its parent
+//! The thread stays for the sandbox's life, because the kernel ties "kill the child when its parent
 //! dies" to the thread that started the child. The caller may fork: the copy in the child has no
-//! threads, so it refuses instead of waiting for ever.
+//! thread, so it refuses instead of waiting for ever.
 
-use std::collections::VecDeque;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use rustix::event::{EventfdFlags, eventfd};
+
 use crate::error::SandboxError;
 use crate::policy::{Layer, Request, SandboxConfig};
-use crate::report::{Execution, ExitReason};
-use crate::worker::Worker;
+use crate::report::Execution;
+use crate::supervisor::{self, Facts, Supervisor};
 
 /// Warm interpreters ready for scripts.
 ///
 /// All methods take `&self` and may be called from any thread. Dropping it stops what is running.
 pub struct Sandbox {
     shared: Arc<Shared>,
-    threads: Mutex<Vec<JoinHandle<()>>>,
+    thread: Mutex<Option<JoinHandle<()>>>,
     owner: u32,
-    layers: Vec<Layer>,
-    shortfalls: Vec<String>,
-    python: String,
+    facts: Facts,
 }
 
 /// Executions of one batch, to be received as they finish.
@@ -43,37 +43,83 @@ pub enum Received {
     Done,
 }
 
-struct Shared {
+/// What callers and the supervisor share.
+pub(crate) struct Shared {
     state: Mutex<State>,
-    work: Condvar,
     done: Condvar,
     closing: AtomicBool,
+    bell: OwnedFd,
 }
 
 #[derive(Default)]
 struct State {
-    queue: VecDeque<Job>,
+    queue: Vec<Job>,
+    cancelled: Vec<u64>,
     finished: Vec<(u64, Execution)>,
     /// Submitted and not yet collected nor finished.
     outstanding: usize,
     next_ticket: u64,
+    /// The supervisor has ended by itself.
+    failed: bool,
 }
 
-struct Job {
-    request: Request,
+/// A request and who waits for its result.
+pub(crate) struct Job {
+    /// What to run.
+    pub request: Request,
+    /// How often it has been handed to a zygote in vain.
+    pub tries: u32,
     reply: Reply,
 }
 
 enum Reply {
     Ticket(u64),
     Batch(usize, Sender<(usize, Execution)>),
+    Trial(Sender<(usize, Execution)>),
 }
 
-/// What a worker's start came to.
-struct Started {
-    layers: Vec<Layer>,
-    shortfalls: Vec<String>,
-    python: String,
+impl Job {
+    fn new(request: Request, reply: Reply) -> Self {
+        Self {
+            request,
+            tries: 0,
+            reply,
+        }
+    }
+
+    /// An empty script that shows whether an interpreter works, and where its result will come.
+    pub fn trial() -> (Self, Receiver<(usize, Execution)>) {
+        let (sender, receiver) = channel();
+        (
+            Self::new(supervisor::empty_script(), Reply::Trial(sender)),
+            receiver,
+        )
+    }
+
+    /// Whether it is one of those.
+    pub fn is_trial(&self) -> bool {
+        matches!(self.reply, Reply::Trial(_))
+    }
+
+    /// Whether it was submitted under this ticket.
+    pub fn has_ticket(&self, ticket: u64) -> bool {
+        matches!(self.reply, Reply::Ticket(own) if own == ticket)
+    }
+
+    /// Pass the result on.
+    pub fn answer(self, execution: Execution, shared: &Shared) {
+        match self.reply {
+            // A batch whose receiver is gone was given up by its caller.
+            Reply::Batch(index, sender) => drop(sender.send((index, execution))),
+            Reply::Trial(sender) => drop(sender.send((0, execution))),
+            Reply::Ticket(ticket) => {
+                let mut state = shared.lock();
+                state.finished.push((ticket, execution));
+                state.outstanding -= 1;
+                shared.done.notify_all();
+            }
+        }
+    }
 }
 
 impl Sandbox {
@@ -83,72 +129,57 @@ impl Sandbox {
     /// When no interpreter comes up, a required layer is missing, or a limit is out of range.
     pub fn start(config: SandboxConfig) -> Result<Self, SandboxError> {
         config.limits.check()?;
+        let bell = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
+            .map_err(SandboxError::system("make a bell"))?;
         let shared = Arc::new(Shared {
             state: Mutex::default(),
-            work: Condvar::new(),
             done: Condvar::new(),
             closing: AtomicBool::new(false),
+            bell,
         });
-        let config = Arc::new(config);
         let (sender, started) = channel();
-        let mut sandbox = Self {
-            shared: Arc::clone(&shared),
-            threads: Mutex::default(),
+        let theirs = Arc::clone(&shared);
+        let thread = std::thread::Builder::new()
+            .name("r1ci-sandbox".into())
+            .spawn(move || match Supervisor::start(&config, theirs) {
+                Ok(supervisor) => {
+                    let _ = sender.send(Ok(supervisor.facts.clone()));
+                    supervisor.run();
+                }
+                Err(error) => {
+                    let _ = sender.send(Err(error));
+                }
+            })
+            .map_err(SandboxError::system("start a thread"))?;
+        let facts = started.recv().unwrap_or(Err(SandboxError::Closed));
+        if facts.is_err() {
+            let _ = thread.join();
+            return Err(facts.err().unwrap_or(SandboxError::Closed));
+        }
+        Ok(Self {
+            shared,
+            thread: Mutex::new(Some(thread)),
             owner: std::process::id(),
-            layers: Vec::new(),
-            shortfalls: Vec::new(),
-            python: String::new(),
-        };
-        for _ in 0..config.workers.max(1) {
-            let (config, shared, sender) =
-                (Arc::clone(&config), Arc::clone(&shared), sender.clone());
-            let thread = std::thread::Builder::new()
-                .name("r1ci-sandbox".into())
-                .spawn(move || match Worker::start(&config) {
-                    Ok(worker) => {
-                        let (shortfalls, python) = worker.facts();
-                        let layers = worker.layers.clone();
-                        let _ = sender.send(Ok(Started {
-                            layers,
-                            shortfalls,
-                            python,
-                        }));
-                        drop(sender);
-                        shared.serve(worker);
-                    }
-                    Err(error) => {
-                        let _ = sender.send(Err(error));
-                    }
-                })
-                .map_err(SandboxError::system("start a thread"))?;
-            sandbox.threads().push(thread);
-        }
-        drop(sender);
-        for result in started {
-            let facts = result?;
-            sandbox.layers = facts.layers;
-            sandbox.shortfalls = facts.shortfalls;
-            sandbox.python = facts.python;
-        }
-        Ok(sandbox)
+            facts: facts?,
+        })
     }
 
     /// Layers in force.
     #[must_use]
     pub fn layers(&self) -> &[Layer] {
-        &self.layers
+        &self.facts.layers
     }
 
     /// Why stronger arrangements were not possible, for people.
     #[must_use]
     pub fn shortfalls(&self) -> &[String] {
-        &self.shortfalls
+        &self.facts.shortfalls
     }
 
     /// Version of the interpreter that scripts run in.
     #[must_use]
     pub fn python(&self) -> &str {
-        &self.python
+        &self.facts.python
     }
 
     /// Run one script and wait for it.
@@ -190,9 +221,9 @@ impl Sandbox {
         let (sender, receiver) = channel();
         for (index, request) in requests.into_iter().enumerate() {
             let reply = Reply::Batch(index, sender.clone());
-            state.queue.push_back(Job { request, reply });
+            state.queue.push(Job::new(request, reply));
         }
-        self.shared.work.notify_all();
+        self.shared.ring();
         Ok(Batch { receiver })
     }
 
@@ -205,10 +236,20 @@ impl Sandbox {
         let ticket = state.next_ticket;
         state.next_ticket += 1;
         state.outstanding += 1;
-        let reply = Reply::Ticket(ticket);
-        state.queue.push_back(Job { request, reply });
-        self.shared.work.notify_one();
+        state.queue.push(Job::new(request, Reply::Ticket(ticket)));
+        self.shared.ring();
         Ok(ticket)
+    }
+
+    /// Take a submitted script back: it ends as `cancelled` if it has not ended by then, and is
+    /// collected like any other. Unknown tickets are ignored.
+    ///
+    /// # Errors
+    /// As [`Self::run`].
+    pub fn cancel(&self, ticket: u64) -> Result<(), SandboxError> {
+        self.open_state(&[])?.cancelled.push(ticket);
+        self.shared.ring();
+        Ok(())
     }
 
     /// All submitted scripts that have finished; waits up to `timeout` for the first one, and not
@@ -243,17 +284,15 @@ impl Sandbox {
             return;
         }
         self.shared.closing.store(true, Ordering::Relaxed);
-        // Whoever is about to wait holds this lock, and has seen the flag once we hold it.
-        drop(self.shared.lock());
-        self.shared.work.notify_all();
-        for thread in self.threads().drain(..) {
+        self.shared.ring();
+        if let Some(thread) = self.thread().take() {
             let _ = thread.join();
         }
-        self.shared.answer_queued();
+        self.shared.answer_queued(&self.facts.layers);
     }
 
-    fn threads(&self) -> MutexGuard<'_, Vec<JoinHandle<()>>> {
-        self.threads.lock().unwrap_or_else(PoisonError::into_inner)
+    fn thread(&self) -> MutexGuard<'_, Option<JoinHandle<()>>> {
+        self.thread.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The state, if it may be used by this process now and the requests can be met.
@@ -271,19 +310,21 @@ impl Sandbox {
         for limits in requests.iter().filter_map(|request| request.limits) {
             limits.check()?;
         }
-        Ok(self.shared.lock())
+        let state = self.shared.lock();
+        if state.failed {
+            return Err(SandboxError::Closed);
+        }
+        Ok(state)
     }
 }
 
 impl Drop for Sandbox {
     fn drop(&mut self) {
         self.close();
-        // In a fork the threads belong to another process: not even their handles may be dropped.
-        let threads = self
-            .threads
-            .get_mut()
-            .unwrap_or_else(PoisonError::into_inner);
-        threads.drain(..).for_each(std::mem::forget);
+        // In a fork the thread belongs to another process: not even its handle may be dropped.
+        if let Some(thread) = self.thread().take() {
+            std::mem::forget(thread);
+        }
     }
 }
 
@@ -304,49 +345,44 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The life of a worker's thread.
-    fn serve(&self, mut worker: Worker) {
-        while let Some(job) = self.next_job() {
-            let execution = worker.execute(&job.request, &self.closing);
-            self.answer(job.reply, execution);
-        }
+    /// What callers ring when there is something to do.
+    pub fn bell(&self) -> BorrowedFd<'_> {
+        self.bell.as_fd()
     }
 
-    fn next_job(&self) -> Option<Job> {
+    fn ring(&self) {
+        // Full means that it rings already.
+        let _ = rustix::io::write(&self.bell, &1_u64.to_ne_bytes());
+    }
+
+    /// Heard.
+    pub fn hush(&self) {
+        let _ = rustix::io::read(&self.bell, &mut [0; 8]);
+    }
+
+    /// Whether the caller wants to be done.
+    pub fn is_closing(&self) -> bool {
+        self.closing.load(Ordering::Relaxed)
+    }
+
+    /// What callers have asked for since the last time: requests, and tickets to cancel.
+    pub fn take_queue(&self) -> (Vec<Job>, Vec<u64>) {
         let mut state = self.lock();
-        loop {
-            if self.closing.load(Ordering::Relaxed) {
-                return None;
-            }
-            if let Some(job) = state.queue.pop_front() {
-                return Some(job);
-            }
-            state = self
-                .work
-                .wait(state)
-                .unwrap_or_else(PoisonError::into_inner);
-        }
+        (
+            std::mem::take(&mut state.queue),
+            std::mem::take(&mut state.cancelled),
+        )
     }
 
-    fn answer(&self, reply: Reply, execution: Execution) {
-        match reply {
-            // A batch whose receiver is gone was given up by its caller.
-            Reply::Batch(index, sender) => drop(sender.send((index, execution))),
-            Reply::Ticket(ticket) => {
-                let mut state = self.lock();
-                state.finished.push((ticket, execution));
-                state.outstanding -= 1;
-                self.done.notify_all();
-            }
-        }
+    /// The supervisor can go on no longer.
+    pub fn fail(&self) {
+        self.lock().failed = true;
+        self.answer_queued(&[]);
     }
 
-    fn answer_queued(&self) {
-        let queued = std::mem::take(&mut self.lock().queue);
-        for job in queued {
-            let detail = "the sandbox was closed".to_owned();
-            let execution = Execution::not_run(ExitReason::Infrastructure, Vec::new(), detail);
-            self.answer(job.reply, execution);
+    fn answer_queued(&self, layers: &[Layer]) {
+        for job in self.take_queue().0 {
+            job.answer(supervisor::closed(layers), self);
         }
     }
 }

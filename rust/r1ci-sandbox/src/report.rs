@@ -26,6 +26,8 @@ pub enum ExitReason {
     Killed,
     /// Killed by the system-call filter, or not started because the request is too large.
     Refused,
+    /// Taken back by the caller.
+    Cancelled,
     /// The sandbox failed, not the script: not a verdict on the code.
     Infrastructure,
 }
@@ -43,6 +45,7 @@ impl ExitReason {
             Self::OutputLimit => "output_limit",
             Self::Killed => "killed",
             Self::Refused => "refused",
+            Self::Cancelled => "cancelled",
             Self::Infrastructure => "infrastructure",
         }
     }
@@ -100,8 +103,20 @@ pub(crate) struct Ending {
     pub cpu: Duration,
     /// Largest resident set in bytes.
     pub peak_rss_bytes: u64,
-    /// The child carried the name of a script that ran to its end (a remark, not evidence).
-    pub ran_to_end: bool,
+    /// What the child said at its end (a remark, not evidence).
+    pub last_words: LastWords,
+}
+
+/// The name under which a child died.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum LastWords {
+    /// None of those below: the process ended before its script did.
+    None,
+    /// The script ran to its end.
+    Ended,
+    /// The script ended in an unhandled `MemoryError`. A script can claim it, and gets no better
+    /// verdict than the error that it could have raised as well.
+    OutOfMemory,
 }
 
 /// A limit that the supervisor enforced by killing the child.
@@ -111,12 +126,12 @@ pub(crate) enum Stop {
     Cpu,
     Threads,
     Output,
+    Disk,
+    Cancelled,
     Closing,
 }
 
-/// The signal with which a child says that it ended in an unhandled `MemoryError`. A script can
-/// raise it too, and gets no better verdict than the error that it could have raised as well.
-const MEMORY_SIGNAL: i32 = 64;
+const EARLY: &str = "the process exited before the script reached its end";
 
 /// Verdict, exit code, signal and remark.
 pub(crate) fn judge(
@@ -128,15 +143,12 @@ pub(crate) fn judge(
     let signal = ending.status & 0x7f;
     if signal == 0 {
         let code = (ending.status >> 8) & 0xff;
-        let reason = if code == 0 {
-            ExitReason::Ok
-        } else {
-            ExitReason::Error
-        };
-        let remark = if ending.ran_to_end {
-            ""
-        } else {
-            "the process exited before the script reached its end"
+        let (reason, remark) = match (code, ending.last_words) {
+            (0, LastWords::None) => (ExitReason::Ok, EARLY),
+            (0, _) => (ExitReason::Ok, ""),
+            (_, LastWords::None) => (ExitReason::Error, EARLY),
+            (_, LastWords::Ended) => (ExitReason::Error, ""),
+            (_, LastWords::OutOfMemory) => (ExitReason::MemoryLimit, "unhandled MemoryError"),
         };
         return (reason, Some(code), None, remark.into());
     }
@@ -151,6 +163,10 @@ pub(crate) fn judge(
         Some(Stop::Output) if by_us => {
             return own(ExitReason::OutputLimit, "stopped after a flood of output");
         }
+        Some(Stop::Disk) if by_us => {
+            return own(ExitReason::Killed, "stopped at the work folder's limit");
+        }
+        Some(Stop::Cancelled) if by_us => return own(ExitReason::Cancelled, ""),
         Some(Stop::Closing) if by_us => {
             return own(ExitReason::Infrastructure, "the sandbox was closed");
         }
@@ -158,9 +174,6 @@ pub(crate) fn judge(
     }
     if (signal == libc::SIGXCPU || by_us) && ending.cpu >= limits.cpu {
         return own(ExitReason::CpuLimit, "stopped by the kernel's CPU limit");
-    }
-    if signal == MEMORY_SIGNAL {
-        return own(ExitReason::MemoryLimit, "unhandled MemoryError");
     }
     if signal == libc::SIGSYS {
         let remark = "killed by the system-call filter".to_owned();
@@ -184,7 +197,7 @@ mod tests {
             status,
             cpu: Duration::from_secs(cpu_s),
             peak_rss_bytes: 30 << 20,
-            ran_to_end: true,
+            last_words: LastWords::Ended,
         };
         judge(&ending, stop, &Limits::default(), 20 << 20).0
     }
@@ -213,6 +226,21 @@ mod tests {
     fn signals_are_told_apart() {
         assert_eq!(verdict(libc::SIGSEGV | 0x80, 0, None), ExitReason::Killed);
         assert_eq!(verdict(libc::SIGSYS, 0, None), ExitReason::Refused);
-        assert_eq!(verdict(MEMORY_SIGNAL, 0, None), ExitReason::MemoryLimit);
+    }
+
+    #[test]
+    fn last_words_never_make_a_failure_a_success() {
+        for last_words in [LastWords::None, LastWords::Ended, LastWords::OutOfMemory] {
+            let ending = |status| Ending {
+                status,
+                cpu: Duration::ZERO,
+                peak_rss_bytes: 0,
+                last_words,
+            };
+            let judge = |status| judge(&ending(status), None, &Limits::default(), 0).0;
+            assert_eq!(judge(0), ExitReason::Ok);
+            assert_ne!(judge(1 << 8), ExitReason::Ok);
+            assert_eq!(judge(11), ExitReason::Killed);
+        }
     }
 }

@@ -10,6 +10,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, CWD, Dir, Mode, OFlags};
+use rustix::fs::{Gid, Uid};
 use rustix::io::Errno;
 
 /// A fresh folder of our own under the system's temporary folder, given to `owner` if there is one.
@@ -28,6 +29,64 @@ pub(crate) fn create(owner: Option<u32>) -> io::Result<PathBuf> {
         std::os::unix::fs::chown(&path, owner, owner)?;
     }
     Ok(path)
+}
+
+/// A fresh folder `name` in `folder`, given to `owner` if there is one.
+pub(crate) fn make_below(
+    folder: BorrowedFd<'_>,
+    name: &str,
+    owner: Option<u32>,
+) -> io::Result<OwnedFd> {
+    rustix::fs::mkdirat(folder, name, Mode::RWXU)?;
+    let made = open_folder(folder, name)?;
+    if let Some(number) = owner {
+        let (user, group) = (Uid::from_raw(number), Gid::from_raw(number));
+        rustix::fs::fchown(&made, Some(user), Some(group))?;
+    }
+    Ok(made)
+}
+
+/// Whether what `root` holds is more than `most_bytes`, or more than `most_files` things.
+///
+/// A living script may be changing it all the while: what vanishes is skipped, and what is nested
+/// more than 64 deep counts as too much.
+pub(crate) fn holds_more(root: BorrowedFd<'_>, most_bytes: u64, most_files: u64) -> bool {
+    let (mut bytes, mut files) = (0_u64, 0_u64);
+    !weigh(root, 64, &mut |size| {
+        bytes = bytes.saturating_add(size);
+        files += 1;
+        bytes <= most_bytes && files <= most_files
+    })
+}
+
+/// Show the size of each thing below `folder` to `count`, until that says no; false if it did.
+fn weigh(folder: BorrowedFd<'_>, depth: usize, count: &mut dyn FnMut(u64) -> bool) -> bool {
+    let Ok(entries) = Dir::read_from(folder) else {
+        return true;
+    };
+    for entry in entries.flatten() {
+        let name = entry.file_name();
+        if matches!(name.to_bytes(), b"." | b"..") {
+            continue;
+        }
+        let Ok(facts) = rustix::fs::statat(folder, name, AtFlags::SYMLINK_NOFOLLOW) else {
+            continue;
+        };
+        if !count(facts.st_blocks as u64 * 512) {
+            return false;
+        }
+        if rustix::fs::FileType::from_raw_mode(facts.st_mode).is_dir() {
+            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            if depth == 0 {
+                return false;
+            }
+            match rustix::fs::openat(folder, name, flags, Mode::empty()) {
+                Ok(inner) if !weigh(inner.as_fd(), depth - 1, count) => return false,
+                _ => {}
+            }
+        }
+    }
+    true
 }
 
 /// Remove `path` and all it holds.

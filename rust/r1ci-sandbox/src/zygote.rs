@@ -1,33 +1,50 @@
-//! Start a warm interpreter and come to terms with it: the supervisor's half of `bootstrap.py`.
+//! Start a warm interpreter and come to terms with it: the supervisor's half of `zygote/serve.py`.
 //!
-//! What the machine allows is found out by trying, from the strongest arrangement down; the
-//! interpreter reports what is in force, and the caller's `required` is held against that.
+//! One arrangement is tried here; `supervisor.rs` goes through them from the strongest down. The
+//! interpreter reports what is in force, and nothing else is claimed.
 
 use std::collections::BTreeSet;
-use std::io::Read;
-use std::os::fd::{AsFd, OwnedFd};
+use std::io::{self, Read};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use serde::Deserialize;
 use serde_json::json;
 
 use crate::error::SandboxError;
-use crate::policy::{Layer, SandboxConfig};
+use crate::kinds::Kind;
+use crate::policy::{Layer, Limits, SandboxConfig};
+use crate::wire::Order;
 use crate::{identity, jail, scratch, wire};
 
-/// The trusted program inside the interpreter.
-const BOOTSTRAP: &str = include_str!("zygote/bootstrap.py");
+/// The first lines of the trusted program inside the interpreter; it takes the rest by socket.
+const LOADER: &str = include_str!("zygote/load.py");
+
+/// The rest, in the order of their imports.
+const MODULES: [(&str, &str); 5] = [
+    ("r1ci_zygote.kernel", include_str!("zygote/kernel.py")),
+    ("r1ci_zygote.prepare", include_str!("zygote/prepare.py")),
+    ("r1ci_zygote.settings", include_str!("zygote/settings.py")),
+    ("r1ci_zygote.script", include_str!("zygote/script.py")),
+    ("r1ci_zygote.serve", include_str!("zygote/serve.py")),
+];
+
+/// Its native half, compiled by `build.rs` from `zygote/native.rs`.
+const NATIVE: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/zygote.so"));
 
 /// How long an interpreter may take to import what it was told to.
 const START_LIMIT: Duration = Duration::from_secs(120);
 
-/// Where the work folder lies in the own file tree.
+/// Most files and folders in a work folder.
+pub(crate) const SCRATCH_FILES: u64 = 8192;
+
+/// Where work folders lie in the own file tree.
 const OWN_SCRATCH: &str = "/r1ci";
 
 /// Files and folders of the system that libraries open at run time. No secrets live here.
@@ -80,26 +97,73 @@ pub(crate) struct Zygote {
     pidfd: OwnedFd,
     /// The socket that requests and replies travel on.
     pub control: OwnedFd,
-    /// The work folder of its children.
-    pub scratch: OwnedFd,
+    scratch: OwnedFd,
     scratch_path: Option<PathBuf>,
+    arrangement: Arrangement,
+    rules: Option<Rules>,
+    /// The ruleset of all children, where each has a work folder of the same name.
+    ruleset: Option<OwnedFd>,
+    slots: Vec<Slot>,
+    slots_made: u64,
     /// What is in force for its children.
-    pub layers: Vec<Layer>,
-    /// Why stronger arrangements were not possible.
-    pub shortfalls: Vec<String>,
+    pub layers: Arc<[Layer]>,
     /// Resident memory before the first script, in bytes.
     pub resident_bytes: u64,
     /// Version of the interpreter.
     pub python: String,
     /// Host paths and the short names that stand for them in error output.
-    pub short_names: Vec<(Vec<u8>, Vec<u8>)>,
+    pub short_names: Arc<[(Vec<u8>, Vec<u8>)]>,
 }
 
 /// One way to arrange a zygote.
-#[derive(Clone, Copy)]
-struct Arrangement {
-    namespaces: bool,
-    private_uid: bool,
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Arrangement {
+    /// The zygote leaves the host's file tree and network.
+    pub namespaces: bool,
+    /// Each child has namespaces of its own, with its own work folder.
+    pub own_namespaces: bool,
+    /// A user number that nobody else has.
+    pub private_uid: Option<u32>,
+}
+
+impl Arrangement {
+    /// All that the configuration allows, strongest first.
+    pub fn all(config: &SandboxConfig) -> Vec<Self> {
+        let uid = identity::private_uid().filter(|_| config.wants(Layer::PrivateUid));
+        let mut uids = vec![uid, None];
+        uids.dedup();
+        let mut all = Vec::new();
+        for (namespaces, own_namespaces) in [(true, true), (true, false), (false, false)] {
+            if namespaces && !config.wants(Layer::Namespaces)
+                || own_namespaces && !config.wants(Layer::OwnNamespaces)
+            {
+                continue;
+            }
+            all.extend(uids.iter().map(|uid| Self {
+                namespaces,
+                own_namespaces,
+                private_uid: *uid,
+            }));
+        }
+        all
+    }
+}
+
+/// What Landlock is told, for rulesets made later.
+struct Rules {
+    roots: Vec<PathBuf>,
+    tcp: bool,
+    scope: bool,
+}
+
+/// A work folder of the supervisor's, where children cannot have their own; lent to one execution
+/// at a time.
+pub(crate) struct Slot {
+    /// Its number.
+    pub number: u64,
+    /// The folder.
+    pub folder: OwnedFd,
+    ruleset: Option<OwnedFd>,
 }
 
 /// What the interpreter says when it is ready.
@@ -120,142 +184,71 @@ enum Hello {
 }
 
 impl Zygote {
-    /// Start one at the strongest level that works.
-    pub fn start(config: &SandboxConfig) -> Result<Self, SandboxError> {
-        let arrangements = [(true, true), (true, false), (false, true), (false, false)]
-            .into_iter()
-            .filter(|(namespaces, private_uid)| {
-                (!namespaces || config.wants(Layer::Namespaces))
-                    && (!private_uid || config.wants(Layer::PrivateUid))
-            });
-        let mut shortfalls: Vec<String> = Vec::new();
-        for (namespaces, private_uid) in arrangements {
-            let arrangement = Arrangement {
-                namespaces,
-                private_uid,
-            };
-            match Self::arrange(config, arrangement) {
-                Ok(mut zygote) => {
-                    shortfalls.dedup();
-                    zygote.shortfalls = shortfalls;
-                    return zygote.hold_to(config);
-                }
-                Err(Failure::Arrangement(reason)) => shortfalls.push(reason),
-                Err(Failure::Final(error)) => return Err(error),
-            }
+    /// Hand a script over: `handles` are the source and the streams, `slot` a work folder lent.
+    pub fn send(
+        &self,
+        order: &mut Order,
+        limits: &Limits,
+        handles: &[BorrowedFd<'_>],
+        slot: Option<&Slot>,
+    ) -> io::Result<()> {
+        let ruleset = match slot {
+            Some(slot) => slot.ruleset.as_ref(),
+            None => self.ruleset.as_ref(),
+        };
+        order.has_ruleset = ruleset.is_some();
+        order.slot = slot.map_or(u64::MAX, |slot| slot.number);
+        let mut all = [handles[0]; 6];
+        all[..handles.len()].copy_from_slice(handles);
+        let mut count = handles.len();
+        if let Some(ruleset) = ruleset {
+            all[count] = ruleset.as_fd();
+            count += 1;
         }
-        Err(SandboxError::Start {
-            python: config.python.display().to_string(),
-            reason: shortfalls.pop().unwrap_or_default(),
-        })
+        wire::send(&self.control, &order.bytes(limits), &all[..count])
     }
 
-    fn hold_to(self, config: &SandboxConfig) -> Result<Self, SandboxError> {
-        let missing = config
-            .required
-            .iter()
-            .find(|layer| !self.layers.contains(layer));
-        match missing {
-            None => Ok(self),
-            Some(layer) => Err(SandboxError::MissingLayer {
-                layer: *layer,
-                reason: self.why_missing(*layer, config),
-            }),
+    /// A work folder for one execution; none where children make their own.
+    pub fn lend_slot(&mut self) -> Result<Option<Slot>, SandboxError> {
+        if self.arrangement.own_namespaces {
+            return Ok(None);
         }
+        if let Some(slot) = self.slots.pop() {
+            return Ok(Some(slot));
+        }
+        let number = self.slots_made;
+        self.slots_made += 1;
+        let name = format!("work{number}");
+        let owner = self.arrangement.private_uid;
+        let folder = scratch::make_below(self.scratch.as_fd(), &name, owner)
+            .map_err(SandboxError::system("make a work folder"))?;
+        let ruleset = self
+            .rules
+            .as_ref()
+            .map(|rules| {
+                jail::ruleset(
+                    &rules.roots,
+                    DEVICES,
+                    folder.as_fd(),
+                    rules.tcp,
+                    rules.scope,
+                )
+            })
+            .transpose()
+            .map_err(|error| SandboxError::system("make a ruleset")(io::Error::other(error)))?
+            .flatten();
+        Ok(Some(Slot {
+            number,
+            folder,
+            ruleset,
+        }))
     }
 
-    fn why_missing(&self, layer: Layer, config: &SandboxConfig) -> String {
-        if !config.wants(layer) {
-            return "it was switched off".into();
+    /// Take a work folder back. One that cannot be emptied is never lent again.
+    pub fn take_back(&mut self, slot: Slot) {
+        if scratch::empty(slot.folder.as_fd()).is_ok() {
+            self.slots.push(slot);
         }
-        let abi = jail::landlock_abi();
-        match layer {
-            Layer::Landlock | Layer::LandlockTcp | Layer::LandlockScope => {
-                format!("this kernel has Landlock version {abi}")
-            }
-            Layer::PrivateUid if !rustix::process::geteuid().is_root() => {
-                "only root can give scripts another user".into()
-            }
-            _ if self.shortfalls.is_empty() => "this kernel or container does not allow it".into(),
-            _ => self.shortfalls.join("; "),
-        }
-    }
-
-    fn arrange(config: &SandboxConfig, arrangement: Arrangement) -> Result<Self, Failure> {
-        let uid = if arrangement.private_uid {
-            let found = identity::private_uid();
-            Some(found.ok_or_else(|| Failure::Arrangement("no private user number".into()))?)
-        } else {
-            None
-        };
-        let scratch_path = if arrangement.namespaces {
-            None
-        } else {
-            let path = scratch::create(uid).map_err(SandboxError::system("make a work folder"))?;
-            Some(path)
-        };
-        let inside = scratch_path.clone().unwrap_or_else(|| OWN_SCRATCH.into());
-        let (control, theirs) = socketpair(
-            AddressFamily::UNIX,
-            SocketType::SEQPACKET,
-            SocketFlags::CLOEXEC,
-            None,
-        )
-        .map_err(SandboxError::system("make a control socket"))?;
-        let mut process = command(config, &inside)
-            .stdin(Stdio::from(theirs))
-            .spawn()
-            .map_err(|error| SandboxError::Start {
-                python: config.python.display().to_string(),
-                reason: error.to_string(),
-            })?;
-        let pid = Pid::from_child(&process);
-        let pidfd = pidfd_open(pid, PidfdFlags::empty());
-        let errors = process.stderr.take();
-        let mut starting = Starting {
-            process: Some(process),
-            scratch_path,
-        };
-        let pidfd = pidfd.map_err(SandboxError::system("open a process handle"))?;
-
-        let opening = json!({
-            "parent": std::process::id(),
-            "namespaces": arrangement.namespaces,
-            "uid": uid,
-            "roots": SYSTEM_ROOTS.iter().map(PathBuf::from)
-                .chain(config.read_only.iter().cloned()).collect::<Vec<_>>(),
-            "devices": DEVICES,
-            "library_paths": config.library_paths,
-            "scratch": inside,
-            "scratch_bytes": config.scratch_bytes,
-            "scratch_files": 8192,
-            "preload": STANDARD_MODULES.iter().map(ToString::to_string)
-                .chain(config.preload.iter().cloned()).collect::<BTreeSet<_>>(),
-            "syscalls": {
-                "capset": libc::SYS_capset,
-                "landlock_restrict_self": libc::SYS_landlock_restrict_self,
-                "mount_setattr": libc::SYS_mount_setattr,
-                "pivot_root": libc::SYS_pivot_root,
-                "seccomp": libc::SYS_seccomp,
-            },
-        });
-        let (facts, scratch) = introduce(&control, &opening.to_string())
-            .map_err(|reason| starting.explain(errors, reason))?;
-        let layers = send_jail(config, arrangement, &control, &scratch, &facts)?;
-        let short_names = short_names(config, &facts, &inside);
-        let (process, scratch_path) = starting.keep();
-        Ok(Self {
-            process,
-            pidfd,
-            control,
-            scratch,
-            scratch_path,
-            layers,
-            shortfalls: Vec::new(),
-            resident_bytes: facts.resident_bytes,
-            python: facts.python,
-            short_names,
-        })
     }
 }
 
@@ -270,49 +263,210 @@ impl Drop for Zygote {
     }
 }
 
-/// Why an arrangement did not come up.
-enum Failure {
-    /// A weaker one may work.
-    Arrangement(String),
-    /// Nothing will.
-    Final(SandboxError),
-}
-
-impl From<SandboxError> for Failure {
-    fn from(error: SandboxError) -> Self {
-        Self::Final(error)
-    }
-}
-
 /// An interpreter that is not ready yet; dropping it takes process and folder away.
-struct Starting {
+pub(crate) struct Starting {
+    arrangement: Arrangement,
     process: Option<Child>,
+    pidfd: OwnedFd,
+    /// Readable when it is ready or has failed.
+    pub control: OwnedFd,
+    inside: PathBuf,
     scratch_path: Option<PathBuf>,
+    /// When it counts as failed.
+    pub deadline: Instant,
 }
 
 impl Starting {
-    /// The reason why it failed, with the last line that it wrote to standard error.
-    fn explain(&mut self, errors: Option<impl Read>, reason: String) -> Failure {
-        if let Some(process) = &mut self.process {
-            let _ = process.kill();
+    /// Launch an interpreter of that kind.
+    pub fn launch(
+        config: &SandboxConfig,
+        arrangement: Arrangement,
+        kind: &Kind,
+    ) -> Result<Self, SandboxError> {
+        let scratch_path = if arrangement.namespaces {
+            None
+        } else {
+            let path = scratch::create(arrangement.private_uid)
+                .map_err(SandboxError::system("make a work folder"))?;
+            Some(path)
+        };
+        let inside = scratch_path.clone().unwrap_or_else(|| OWN_SCRATCH.into());
+        let (control, theirs) = socketpair(
+            AddressFamily::UNIX,
+            SocketType::SEQPACKET,
+            SocketFlags::CLOEXEC,
+            None,
+        )
+        .map_err(SandboxError::system("make a control socket"))?;
+        let process = command(config, &inside)
+            .stdin(Stdio::from(theirs))
+            .spawn()
+            .map_err(|error| SandboxError::Start {
+                python: config.python.display().to_string(),
+                reason: error.to_string(),
+            })?;
+        let pid = Pid::from_child(&process);
+        let pidfd = pidfd_open(pid, PidfdFlags::empty());
+        let starting = Self {
+            arrangement,
+            process: Some(process),
+            pidfd: pidfd.map_err(SandboxError::system("open a process handle"))?,
+            control,
+            inside,
+            scratch_path,
+            deadline: Instant::now() + START_LIMIT,
+        };
+        let opening = json!({
+            "parent": std::process::id(),
+            "namespaces": arrangement.namespaces,
+            "own_namespaces": arrangement.own_namespaces,
+            "uid": arrangement.private_uid,
+            "roots": SYSTEM_ROOTS.iter().map(PathBuf::from)
+                .chain(config.read_only.iter().cloned()).collect::<Vec<_>>(),
+            "devices": DEVICES,
+            "library_paths": config.library_paths,
+            "scratch": starting.inside,
+            "scratch_bytes": config.scratch_bytes,
+            "scratch_files": SCRATCH_FILES,
+            "preload": STANDARD_MODULES.iter().map(ToString::to_string)
+                .chain(kind.preload.iter().cloned()).collect::<Vec<_>>(),
+            "warm_up": kind.warm_up,
+            "syscalls": {
+                "capset": libc::SYS_capset,
+                "mount_setattr": libc::SYS_mount_setattr,
+                "pivot_root": libc::SYS_pivot_root,
+                "seccomp": libc::SYS_seccomp,
+            },
+        });
+        let native = native_library().map_err(SandboxError::system("lay out the native half"))?;
+        let modules = json!(MODULES).to_string();
+        // Both fail when the interpreter is gone already; then that shows at the next reading.
+        let _ = wire::send(&starting.control, modules.as_bytes(), &[native.as_fd()]);
+        let _ = wire::send(&starting.control, opening.to_string().as_bytes(), &[]);
+        Ok(starting)
+    }
+
+    /// What has come of it, if anything has. An error carries the reason for people.
+    pub fn ready(&mut self, config: &SandboxConfig) -> Result<Option<Zygote>, String> {
+        let mut buffer = vec![0; 64 << 10];
+        let received = wire::receive(&self.control, &mut buffer);
+        let Some((size, scratch)) = received.map_err(|error| error.to_string())? else {
+            return if Instant::now() < self.deadline {
+                Ok(None)
+            } else {
+                Err(self.explain(format!("not ready after {} s", START_LIMIT.as_secs())))
+            };
+        };
+        let hello = serde_json::from_slice(&buffer[..size]);
+        let (facts, scratch): (Facts, OwnedFd) = match (hello, scratch) {
+            (Ok(Hello::Ready(facts)), Some(scratch)) => (facts, scratch),
+            (Ok(Hello::Failed { error }), _) => return Err(self.explain(error)),
+            _ if size == 0 => return Err(self.explain(String::new())),
+            _ => return Err("the interpreter introduced itself in no known form".into()),
+        };
+        let (layers, rules) = self
+            .send_settings(config, &facts)
+            .map_err(|reason| self.explain(reason))?;
+        let ruleset = match &rules {
+            Some(rules) if self.arrangement.own_namespaces => jail::ruleset(
+                &rules.roots,
+                DEVICES,
+                scratch.as_fd(),
+                rules.tcp,
+                rules.scope,
+            )
+            .map_err(|error| error.to_string())?,
+            _ => None,
+        };
+        let own = self.arrangement.own_namespaces;
+        Ok(Some(Zygote {
+            short_names: short_names(config, &facts, &self.inside, own).into(),
+            process: self.process.take().ok_or("it was ready before")?,
+            pidfd: self.pidfd.try_clone().map_err(|error| error.to_string())?,
+            control: self
+                .control
+                .try_clone()
+                .map_err(|error| error.to_string())?,
+            scratch,
+            scratch_path: self.scratch_path.take(),
+            arrangement: self.arrangement,
+            rules,
+            ruleset,
+            slots: Vec::new(),
+            slots_made: 0,
+            layers: layers.into(),
+            resident_bytes: facts.resident_bytes,
+            python: facts.python,
+        }))
+    }
+
+    /// Hand over what children put on; returns all layers in force.
+    fn send_settings(
+        &self,
+        config: &SandboxConfig,
+        facts: &Facts,
+    ) -> Result<(Vec<Layer>, Option<Rules>), String> {
+        let abi = jail::landlock_abi();
+        let has =
+            |layer, least| config.wants(Layer::Landlock) && config.wants(layer) && abi >= least;
+        let (tcp, scope) = (has(Layer::LandlockTcp, 4), has(Layer::LandlockScope, 6));
+        let mut layers: BTreeSet<Layer> =
+            facts.layers.iter().flat_map(|name| name.parse()).collect();
+        let found = [
+            (Layer::Landlock, has(Layer::Landlock, 1)),
+            (Layer::LandlockTcp, tcp),
+            (Layer::LandlockScope, scope),
+            (Layer::Seccomp, config.wants(Layer::Seccomp)),
+        ];
+        layers.extend(
+            found
+                .into_iter()
+                .filter_map(|(layer, on)| on.then_some(layer)),
+        );
+        let rules = has(Layer::Landlock, 1).then(|| Rules {
+            roots: facts.roots.clone(),
+            tcp,
+            scope,
+        });
+        let (mut zygote_filters, mut child_filters) = (Vec::new(), Vec::new());
+        if config.wants(Layer::Seccomp) {
+            let filters = jail::filters(if scope { abi } else { abi.min(5) })
+                .map_err(|error| error.to_string())?;
+            zygote_filters.push(hex(&filters.zygote));
+            child_filters.extend([hex(&filters.child), hex(&filters.forking_child)]);
         }
+        let settings = json!({
+            "zygote_filters": zygote_filters,
+            "child_filters": child_filters,
+            "landlock_flags": jail::restrict_flags(),
+            // The kernel counts threads per user and user namespace: elsewhere than in a namespace
+            // of their own, children would share one count.
+            "counts_threads": self.arrangement.own_namespaces,
+            "sweeps": !config.wants(Layer::Seccomp),
+        });
+        wire::send(&self.control, settings.to_string().as_bytes(), &[])
+            .map_err(|error| error.to_string())?;
+        Ok((layers.into_iter().collect(), rules))
+    }
+
+    /// The reason why it failed, with the last line that it wrote to standard error.
+    fn explain(&mut self, reason: String) -> String {
+        let Some(process) = &mut self.process else {
+            return reason;
+        };
+        let _ = process.kill();
         let mut text = Vec::new();
-        if let Some(stream) = errors {
+        if let Some(stream) = process.stderr.take() {
             let _ = stream.take(64 << 10).read_to_end(&mut text);
         }
         let text = String::from_utf8_lossy(&text);
         let last = text.lines().rev().find(|line| !line.trim().is_empty());
-        Failure::Arrangement(match last {
+        match last {
             Some(line) if reason.is_empty() => line.trim().to_owned(),
             Some(line) => format!("{reason} ({})", line.trim()),
             None if reason.is_empty() => "the interpreter ended before it was ready".into(),
             None => reason,
-        })
-    }
-
-    fn keep(mut self) -> (Child, Option<PathBuf>) {
-        let process = self.process.take().expect("kept once");
-        (process, self.scratch_path.take())
+        }
     }
 }
 
@@ -330,9 +484,10 @@ impl Drop for Starting {
 
 /// The interpreter's command line and its environment, which is built from nothing.
 fn command(config: &SandboxConfig, scratch: &Path) -> Command {
+    let home = scratch.join("work");
     let mut command = Command::new(&config.python);
     command
-        .args(["-s", "-S", "-B", "-u", "-c", BOOTSTRAP])
+        .args(["-s", "-S", "-B", "-u", "-c", LOADER])
         .env_clear()
         .envs([
             ("PATH", "/usr/bin:/bin"),
@@ -348,77 +503,23 @@ fn command(config: &SandboxConfig, scratch: &Path) -> Command {
             // One arena: each further one reserves 64 MiB of the address space that is limited.
             ("MALLOC_ARENA_MAX", "1"),
         ])
-        .env("HOME", scratch)
-        .env("TMPDIR", scratch)
+        .env("HOME", &home)
+        .env("TMPDIR", &home)
         .current_dir("/")
         .stdout(Stdio::null())
         .stderr(Stdio::piped());
     command
 }
 
-/// Tell the interpreter what to be; wait until it is. An empty reason means that it went away.
-fn introduce(control: &OwnedFd, opening: &str) -> Result<(Facts, OwnedFd), String> {
-    wire::send(control, opening.as_bytes(), &[]).map_err(|_| String::new())?;
-    let limit = Timespec::try_from(START_LIMIT).expect("a small duration");
-    let mut waiting = [PollFd::new(control, PollFlags::IN)];
-    match poll(&mut waiting, Some(&limit)) {
-        Ok(0) => return Err(format!("not ready after {} s", START_LIMIT.as_secs())),
-        Ok(_) | Err(rustix::io::Errno::INTR) => {}
-        Err(error) => return Err(error.to_string()),
-    }
-    let mut buffer = vec![0; 64 << 10];
-    let (size, scratch) = wire::receive(control, &mut buffer).map_err(|error| error.to_string())?;
-    if size == 0 {
-        return Err(String::new());
-    }
-    match (serde_json::from_slice(&buffer[..size]), scratch) {
-        (Ok(Hello::Ready(facts)), Some(scratch)) => Ok((facts, scratch)),
-        (Ok(Hello::Failed { error }), _) => Err(error),
-        _ => Err("the interpreter introduced itself in no known form".into()),
-    }
-}
-
-/// Hand over what every child puts on; returns all layers in force.
-fn send_jail(
-    config: &SandboxConfig,
-    arrangement: Arrangement,
-    control: &OwnedFd,
-    scratch: &OwnedFd,
-    facts: &Facts,
-) -> Result<Vec<Layer>, Failure> {
-    let abi = jail::landlock_abi();
-    let has = |layer, least| config.wants(Layer::Landlock) && config.wants(layer) && abi >= least;
-    let (tcp, scope) = (has(Layer::LandlockTcp, 4), has(Layer::LandlockScope, 6));
-    let mut layers: BTreeSet<Layer> = facts.layers.iter().flat_map(|name| name.parse()).collect();
-    layers.extend(
-        [(Layer::LandlockTcp, tcp), (Layer::LandlockScope, scope)]
-            .into_iter()
-            .filter_map(|(layer, on)| on.then_some(layer)),
-    );
-    let failed = |error: &dyn std::fmt::Display| Failure::Arrangement(error.to_string());
-    let mut ruleset = None;
-    if has(Layer::Landlock, 1) {
-        ruleset = jail::ruleset(&facts.roots, DEVICES, scratch.as_fd(), tcp, scope)
-            .map_err(|error| failed(&error))?;
-        layers.insert(Layer::Landlock);
-    }
-    let mut filters = Vec::new();
-    if config.wants(Layer::Seccomp) {
-        filters =
-            jail::filters(if scope { abi } else { abi.min(5) }).map_err(|error| failed(&error))?;
-        layers.insert(Layer::Seccomp);
-    }
-    // The kernel counts threads per user: a count of our own takes a user or a namespace of our own.
-    let root = rustix::process::geteuid().is_root();
-    let settings = json!({
-        "filters": filters.iter().map(|program| hex(program)).collect::<Vec<_>>(),
-        "landlock_flags": jail::restrict_flags(),
-        "counts_threads": arrangement.private_uid || (arrangement.namespaces && !root),
-    });
-    let handles: Vec<_> = ruleset.iter().map(AsFd::as_fd).collect();
-    wire::send(control, settings.to_string().as_bytes(), &handles)
-        .map_err(|error| failed(&error))?;
-    Ok(layers.into_iter().collect())
+/// The native half as a file in memory, allowed to be mapped as a program.
+fn native_library() -> io::Result<OwnedFd> {
+    use rustix::fs::MemfdFlags;
+    let flags = MemfdFlags::CLOEXEC;
+    // Before Linux 6.3 there is no such flag, and every memory file may be mapped so.
+    let file = rustix::fs::memfd_create("r1ci-zygote", flags | MemfdFlags::EXEC)
+        .or_else(|_| rustix::fs::memfd_create("r1ci-zygote", flags))?;
+    io::Write::write_all(&mut std::fs::File::from(file.try_clone()?), NATIVE)?;
+    Ok(file)
 }
 
 fn hex(bytes: &[u8]) -> String {
@@ -430,7 +531,12 @@ fn hex(bytes: &[u8]) -> String {
 }
 
 /// Longest path first, so that a folder inside another one keeps its own name.
-fn short_names(config: &SandboxConfig, facts: &Facts, scratch: &Path) -> Vec<(Vec<u8>, Vec<u8>)> {
+fn short_names(
+    config: &SandboxConfig,
+    facts: &Facts,
+    scratch: &Path,
+    own: bool,
+) -> Vec<(Vec<u8>, Vec<u8>)> {
     let mut names: Vec<_> = config
         .library_paths
         .iter()
@@ -443,7 +549,12 @@ fn short_names(config: &SandboxConfig, facts: &Facts, scratch: &Path) -> Vec<(Ve
             ))
         })
         .collect();
-    names.push(([scratch.as_os_str().as_bytes(), b"/"].concat(), Vec::new()));
+    let work = if own {
+        scratch.join("work")
+    } else {
+        scratch.to_owned()
+    };
+    names.push(([work.as_os_str().as_bytes(), b"/"].concat(), Vec::new()));
     names.sort_by_key(|(path, _)| std::cmp::Reverse(path.len()));
     names
 }

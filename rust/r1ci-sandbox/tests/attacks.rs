@@ -210,9 +210,13 @@ fn every_attack_ends_as_its_header_says() {
     let targets = Targets::set_up();
     let descriptors_before = descriptors();
     let mut failures = BTreeMap::new();
-    let levels: [(&str, &[Layer]); 2] = [
+    let levels: [(&str, &[Layer]); 3] = [
         ("all layers", &[]),
-        ("container", &[Layer::Namespaces, Layer::PrivateUid]),
+        ("shared tree", &[Layer::OwnNamespaces]),
+        (
+            "container",
+            &[Layer::Namespaces, Layer::OwnNamespaces, Layer::PrivateUid],
+        ),
     ];
     for (level, without) in levels {
         let sandbox = start(without);

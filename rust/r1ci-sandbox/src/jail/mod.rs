@@ -1,5 +1,5 @@
-//! The kernel's side of the jail: rulesets and filters, built once per zygote and put on by every
-//! child. With `zygote/bootstrap.py`, which puts them on, this is the security boundary.
+//! The kernel's side of the jail: rulesets and filters, built once per zygote, put on by the zygote
+//! and its children. With `zygote/`, which puts them on, this is the security boundary.
 
 mod landlock;
 mod seccomp;

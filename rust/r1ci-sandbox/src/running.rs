@@ -1,0 +1,321 @@
+//! One execution under way: its streams, its clocks, its verdict.
+//!
+//! All clocks are here, none in the child. The streams are drained from the first byte, so a script
+//! never waits for its reader; an execution ends when its process has ended, whoever still holds
+//! its pipes.
+
+use std::fs::File;
+use std::io::{self, Read, Seek, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rustix::fs::{MemfdFlags, OFlags, SealFlags};
+use rustix::process::{Signal, pidfd_send_signal};
+
+use crate::capture::Capture;
+use crate::policy::{Layer, Limits, Request};
+use crate::report::{Ending, Execution, Stop, judge};
+use crate::scratch;
+use crate::usage;
+use crate::wire::Order;
+use crate::zygote::{SCRATCH_FILES, Slot, Zygote};
+
+/// Output beyond which a script is stopped: no honest program comes near it.
+pub(crate) const FLOOD_BYTES: u64 = 256 << 20;
+/// First pause before looking whether a script computes or sleeps; doubles up to `LONG_LOOK`.
+const SHORT_LOOK: Duration = Duration::from_millis(4);
+const LONG_LOOK: Duration = Duration::from_millis(50);
+/// Pause between looks at a script that sleeps: only its CPU clock is read.
+const SLEEP_LOOK: Duration = Duration::from_millis(200);
+/// How long the kernel and the zygote may take to finish a fork, or a kill.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// An execution under way.
+pub(crate) struct Running {
+    /// Place of its zygote among the kinds.
+    pub kind: usize,
+    /// Folder lent to it, if its zygote lends any.
+    pub slot: Option<Slot>,
+    /// Standard output and standard error.
+    pub streams: [Stream; 2],
+    /// It neither computes nor wants to.
+    pub asleep: bool,
+    limits: Limits,
+    scratch_bytes: u64,
+    counts_threads: bool,
+    layers: Arc<[Layer]>,
+    begun: Instant,
+    status: File,
+    child: Option<(i32, OwnedFd)>,
+    stop: Option<(Stop, Instant)>,
+    next_look: Instant,
+    pause: Duration,
+    cpu_at_look: Duration,
+}
+
+/// One output pipe.
+pub(crate) struct Stream {
+    /// Its reading end, which never blocks.
+    pub pipe: File,
+    /// False after its end.
+    pub open: bool,
+    capture: Capture,
+}
+
+impl Running {
+    /// Hand the script over to `zygote`, which has the place `kind`.
+    pub fn start(
+        execution: u64,
+        request: &Request,
+        limits: Limits,
+        zygote: &mut Zygote,
+        (kind, scratch_bytes): (usize, u64),
+    ) -> Result<Self, String> {
+        let failed = |error: io::Error| error.to_string();
+        let slot = zygote.lend_slot().map_err(|error| error.to_string())?;
+        let code = memory_file("code", &request.code).map_err(failed)?;
+        let stdin = if request.stdin.is_empty() {
+            None
+        } else {
+            Some(memory_file("stdin", &request.stdin).map_err(failed)?)
+        };
+        let (stdout, stdout_theirs) = pipe().map_err(failed)?;
+        let (stderr, stderr_theirs) = pipe().map_err(failed)?;
+        let (status, status_theirs) = pipe().map_err(failed)?;
+        let mut handles = vec![
+            code.as_fd(),
+            stdout_theirs.as_fd(),
+            stderr_theirs.as_fd(),
+            status_theirs.as_fd(),
+        ];
+        handles.extend(stdin.as_ref().map(AsFd::as_fd));
+        let mut order = Order {
+            execution,
+            seed: request.seed,
+            has_stdin: stdin.is_some(),
+            has_ruleset: false,
+            slot: 0,
+            code_bytes: request.code.len() as u64,
+        };
+        let begun = Instant::now();
+        zygote
+            .send(&mut order, &limits, &handles, slot.as_ref())
+            .map_err(failed)?;
+        Ok(Self {
+            kind,
+            streams: [stdout, stderr].map(|pipe| Stream {
+                pipe,
+                open: true,
+                capture: Capture::new(limits.output_bytes),
+            }),
+            asleep: false,
+            limits,
+            scratch_bytes,
+            counts_threads: slot.is_some(),
+            slot,
+            layers: Arc::clone(&zygote.layers),
+            begun,
+            status,
+            child: None,
+            stop: None,
+            next_look: begun + SHORT_LOOK.min(limits.cpu),
+            pause: SHORT_LOOK,
+            cpu_at_look: Duration::ZERO,
+        })
+    }
+
+    /// Its process is there. A verdict that came first is carried out now.
+    pub fn forked(&mut self, pid: i32, handle: OwnedFd) {
+        if self.stop.is_some() {
+            let _ = pidfd_send_signal(&handle, Signal::KILL);
+        }
+        self.child = Some((pid, handle));
+    }
+
+    /// When `check` is due next.
+    pub fn deadline(&self) -> Instant {
+        match self.stop {
+            Some((_, since)) => since + PATIENCE,
+            None => self.next_look.min(self.begun + self.limits.wall),
+        }
+    }
+
+    /// Hold it against its limits. An error says what is wrong with the sandbox.
+    pub fn check(&mut self, now: Instant) -> Result<(), &'static str> {
+        if let Some((_, since)) = self.stop {
+            return if now - since > PATIENCE {
+                Err("a killed script did not end")
+            } else {
+                Ok(())
+            };
+        }
+        if self.child.is_none() && now - self.begun > PATIENCE {
+            return Err("the interpreter did not fork");
+        }
+        if now - self.begun >= self.limits.wall {
+            self.stop(Stop::Wall);
+        } else if now >= self.next_look {
+            self.look(now);
+        }
+        Ok(())
+    }
+
+    /// Hold CPU time, and what no kernel limit counts, against the limits; see whether it sleeps.
+    fn look(&mut self, now: Instant) {
+        let Some((pid, _)) = self.child else {
+            self.next_look = now + SHORT_LOOK;
+            return;
+        };
+        let cpu = usage::cpu_time(pid).unwrap_or_default();
+        if cpu >= self.limits.cpu {
+            return self.stop(Stop::Cpu);
+        }
+        if let Some(slot) = &self.slot
+            && scratch::holds_more(slot.folder.as_fd(), self.scratch_bytes, SCRATCH_FILES)
+        {
+            return self.stop(Stop::Disk);
+        }
+        let used = cpu.saturating_sub(self.cpu_at_look);
+        self.cpu_at_look = cpu;
+        self.asleep = used < self.pause / 10 && usage::state(pid).is_some_and(|s| s.sleeps);
+        if self.counts_threads && usage::state(pid).is_some_and(|s| s.threads > self.limits.threads)
+        {
+            return self.stop(Stop::Threads);
+        }
+        let longest = match (self.asleep, &self.slot) {
+            (true, None) => SLEEP_LOOK,
+            _ => LONG_LOOK,
+        };
+        self.pause = (self.pause * 2).min(longest);
+        // It cannot use the rest faster than on all cores at once.
+        let cores = if self.limits.threads + self.limits.processes > 1 {
+            std::thread::available_parallelism().map_or(1, usize::from)
+        } else {
+            1
+        };
+        let left = self.limits.cpu.saturating_sub(cpu) / cores as u32;
+        self.next_look = now + self.pause.min(left).max(Duration::from_millis(2));
+    }
+
+    /// Kill it, for this reason, unless there is an earlier one.
+    pub fn stop(&mut self, reason: Stop) {
+        if self.stop.is_none() {
+            self.stop = Some((reason, Instant::now()));
+            if let Some((_, handle)) = &self.child {
+                // Fails only when it has ended by itself; then its own ending is the verdict.
+                let _ = pidfd_send_signal(handle, Signal::KILL);
+            }
+        }
+    }
+
+    /// Read a stream that is readable; stop a flood.
+    pub fn read(&mut self, stream: usize, buffer: &mut [u8]) {
+        self.streams[stream].read(buffer);
+        if self.streams.iter().map(|s| s.capture.total).sum::<u64>() > FLOOD_BYTES {
+            self.stop(Stop::Output);
+        }
+    }
+
+    /// Its process has ended, so all that it wrote is in the pipes: read that, judge. An error is
+    /// the reason why the script never began.
+    pub fn conclude(
+        &mut self,
+        zygote: &Zygote,
+        ending: &Ending,
+        buffer: &mut [u8],
+    ) -> Result<Execution, String> {
+        let wall = self.begun.elapsed();
+        for stream in &mut self.streams {
+            while stream.open && stream.read(buffer) {}
+        }
+        if self.stop.is_none() {
+            self.began()?;
+        }
+        let stop = self.stop.map(|(reason, _)| reason);
+        let (exit_reason, exit_code, signal, detail) =
+            judge(ending, stop, &self.limits, zygote.resident_bytes);
+        let [stdout, stderr] = &mut self.streams;
+        let mut stderr = stderr.capture.take();
+        for (path, short) in zygote.short_names.iter() {
+            stderr.replace(path, short);
+        }
+        Ok(Execution {
+            stdout: stdout.capture.take(),
+            stderr,
+            exit_reason,
+            exit_code,
+            signal,
+            wall,
+            cpu: ending.cpu,
+            peak_rss_bytes: ending.peak_rss_bytes,
+            layers: self.layers.to_vec(),
+            detail,
+        })
+    }
+
+    /// Its zygote is gone, and it with that: whether its script had begun.
+    pub fn had_begun(&mut self) -> bool {
+        if let Some((_, handle)) = &self.child {
+            let _ = pidfd_send_signal(handle, Signal::KILL);
+        }
+        self.began().is_ok()
+    }
+
+    /// The child says over a pipe, which is closed before the script can say anything, that the jail
+    /// is up, or what failed.
+    fn began(&mut self) -> Result<(), String> {
+        let mut note = [0; 2048];
+        match self.status.read(&mut note) {
+            Ok(size) if note[..size].first() == Some(&b'S') => Ok(()),
+            Ok(size) if size > 1 => Err(spell_out(&String::from_utf8_lossy(&note[1..size]))),
+            _ => Err("the child ended before the script began".into()),
+        }
+    }
+}
+
+/// "step: error 13" with the error's own text.
+fn spell_out(complaint: &str) -> String {
+    let number = complaint
+        .rsplit_once(": error ")
+        .and_then(|(step, number)| {
+            let error = io::Error::from_raw_os_error(number.parse().ok()?);
+            Some(format!("{step}: {error}"))
+        });
+    number.unwrap_or_else(|| complaint.to_owned())
+}
+
+impl Stream {
+    /// Read once; false when there is nothing to read now.
+    fn read(&mut self, buffer: &mut [u8]) -> bool {
+        match self.pipe.read(buffer) {
+            Ok(0) => {
+                self.open = false;
+                false
+            }
+            Ok(size) => {
+                self.capture.push(&buffer[..size]);
+                true
+            }
+            Err(error) => error.kind() == io::ErrorKind::Interrupted,
+        }
+    }
+}
+
+/// A sealed file in memory, ready to be read from its start.
+fn memory_file(name: &str, bytes: &[u8]) -> io::Result<File> {
+    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+    let mut file = File::from(rustix::fs::memfd_create(name, flags)?);
+    file.write_all(bytes)?;
+    file.rewind()?;
+    let seals = SealFlags::WRITE | SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL;
+    rustix::fs::fcntl_add_seals(&file, seals)?;
+    Ok(file)
+}
+
+/// A pipe whose reading end, ours, never blocks.
+fn pipe() -> io::Result<(File, OwnedFd)> {
+    let (ours, theirs) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
+    rustix::fs::fcntl_setfl(&ours, OFlags::NONBLOCK)?;
+    Ok((File::from(ours), theirs))
+}

@@ -1,0 +1,661 @@
+//! The supervisor's loop: one thread, one `epoll`, any number of executions and zygotes.
+//!
+//! It sleeps until a caller brings work, a zygote reports, a script writes, or a limit is due.
+//! Work is admitted while fewer scripts compute than there are workers, and while the machine has
+//! the memory; scripts that sleep give their place away. A zygote that dies is replaced while the
+//! others go on; what it had not begun is run again once, what had begun ends as a fault.
+
+use std::collections::{HashMap, VecDeque};
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rustix::event::{Timespec, epoll};
+
+use crate::error::SandboxError;
+use crate::kinds::{self, Kind};
+use crate::policy::{Layer, Limits, Request, SandboxConfig};
+use crate::pool::{Job, Shared};
+use crate::report::{Ending, Execution, ExitReason, Stop};
+use crate::running::Running;
+use crate::usage;
+use crate::wire::{self, Reply};
+use crate::zygote::{Arrangement, Starting, Zygote};
+
+/// Largest source taken.
+const CODE_BYTES: usize = 64 << 20;
+/// Largest input taken.
+const STDIN_BYTES: usize = 1 << 30;
+/// Most executions at once, the sleeping ones included: each costs four descriptors.
+const MOST_RUNNING: usize = 1024;
+/// Memory that is never given to scripts, in bytes.
+const RESERVE_BYTES: u64 = 256 << 20;
+/// How old a look at the machine's memory may be.
+const MEMORY_LOOK: Duration = Duration::from_millis(50);
+/// Tries of a script that never began.
+const MOST_TRIES: u32 = 5;
+/// Starts of one kind that may fail in a row.
+const MOST_FAILURES: u32 = 3;
+/// Read at most this much of a stream before going round again.
+const CHUNK: usize = 64 << 10;
+
+/// What [`Sandbox::layers`](crate::Sandbox::layers) and its like report.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Facts {
+    pub layers: Vec<Layer>,
+    pub shortfalls: Vec<String>,
+    pub python: String,
+}
+
+/// One kind of zygote and the work that waits for it.
+struct Fleet {
+    state: State,
+    waiting: VecDeque<Waiting>,
+    failures: u32,
+}
+
+enum State {
+    Cold,
+    Starting(Starting),
+    Ready(Zygote),
+    /// Its modules cannot be imported here; the bare kind takes its work.
+    Useless,
+}
+
+struct Waiting {
+    number: u64,
+    job: Job,
+}
+
+/// The loop's state.
+pub(crate) struct Supervisor {
+    config: SandboxConfig,
+    shared: Arc<Shared>,
+    epoll: std::os::fd::OwnedFd,
+    arrangement: Arrangement,
+    kinds: Vec<Kind>,
+    fleets: Vec<Fleet>,
+    running: HashMap<u64, (Running, Job)>,
+    next_number: u64,
+    buffer: Vec<u8>,
+    memory: (Instant, u64),
+    /// What this sandbox reports of itself.
+    pub facts: Facts,
+}
+
+/// What an event is about, packed into the word that `epoll` keeps.
+#[derive(Debug, PartialEq, Eq)]
+enum Topic {
+    Calls,
+    Fleet(usize),
+    Stream(u64, usize),
+}
+
+impl Topic {
+    fn pack(&self) -> u64 {
+        match self {
+            Self::Calls => 0,
+            Self::Fleet(place) => 1 | (*place as u64) << 2,
+            Self::Stream(number, stream) => 2 | *stream as u64 | number << 2,
+        }
+    }
+
+    fn unpack(word: u64) -> Self {
+        match word & 3 {
+            0 => Self::Calls,
+            1 => Self::Fleet((word >> 2) as usize),
+            stream => Self::Stream(word >> 2, (stream - 2) as usize),
+        }
+    }
+}
+
+impl Supervisor {
+    /// Bring up the first interpreter, at the strongest level that works.
+    pub fn start(config: &SandboxConfig, shared: Arc<Shared>) -> Result<Self, SandboxError> {
+        let kinds = kinds::kinds(&config.preload);
+        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)
+            .map_err(SandboxError::system("make an event queue"))?;
+        let watch = epoll::add(
+            &epoll,
+            shared.bell(),
+            epoll::EventData::new_u64(Topic::Calls.pack()),
+            epoll::EventFlags::IN,
+        );
+        watch.map_err(SandboxError::system("watch for calls"))?;
+        let fleets = kinds.iter().map(|_| Fleet {
+            state: State::Cold,
+            waiting: VecDeque::new(),
+            failures: 0,
+        });
+        let mut supervisor = Self {
+            fleets: fleets.collect(),
+            kinds,
+            config: config.clone(),
+            shared,
+            epoll,
+            arrangement: Arrangement {
+                namespaces: false,
+                own_namespaces: false,
+                private_uid: None,
+            },
+            running: HashMap::new(),
+            next_number: 1,
+            buffer: vec![0; CHUNK],
+            memory: (Instant::now(), usage::available_memory()),
+            facts: Facts::default(),
+        };
+        // The caller's own modules are tried first: an error in them is the caller's to hear.
+        let first = if config.preload.is_empty() {
+            0
+        } else {
+            supervisor.kinds.len() - 1
+        };
+        let mut reason = String::new();
+        for arrangement in Arrangement::all(config) {
+            supervisor.arrangement = arrangement;
+            match supervisor.bring_up(first) {
+                Ok(()) => return supervisor.hold_to_required(),
+                Err(error) => reason = error,
+            }
+            if supervisor.facts.shortfalls.last() != Some(&reason) {
+                supervisor.facts.shortfalls.push(reason.clone());
+            }
+        }
+        Err(SandboxError::Start {
+            python: config.python.display().to_string(),
+            reason,
+        })
+    }
+
+    /// Start a zygote, wait for it, and see that it can run a script.
+    fn bring_up(&mut self, place: usize) -> Result<(), String> {
+        let kind = &self.kinds[place];
+        let mut starting = Starting::launch(&self.config, self.arrangement, kind)
+            .map_err(|error| error.to_string())?;
+        let zygote = loop {
+            if let Some(zygote) = starting.ready(&self.config)? {
+                break zygote;
+            }
+            let mut waiting = [rustix::event::PollFd::new(
+                &starting.control,
+                rustix::event::PollFlags::IN,
+            )];
+            let pause = Timespec {
+                tv_sec: 1,
+                tv_nsec: 0,
+            };
+            let _ = rustix::event::poll(&mut waiting, Some(&pause));
+        };
+        self.facts.layers = zygote.layers.to_vec();
+        self.facts.python.clone_from(&zygote.python);
+        self.install(place, zygote)
+            .map_err(|error| error.to_string())?;
+        let (job, trial) = Job::trial();
+        self.begin(place, job);
+        while !self.running.is_empty() {
+            self.turn().map_err(|error| error.to_string())?;
+        }
+        let ended = trial.recv().map_err(|error| error.to_string())?.1;
+        if ended.exit_reason == ExitReason::Ok {
+            return Ok(());
+        }
+        self.fleets[place].state = State::Cold;
+        let name = ended.exit_reason.name();
+        Err(format!(
+            "an empty script ended with {name}: {}",
+            ended.detail
+        ))
+    }
+
+    fn hold_to_required(self) -> Result<Self, SandboxError> {
+        let in_force = &self.facts.layers;
+        let missing = self
+            .config
+            .required
+            .iter()
+            .find(|layer| !in_force.contains(layer));
+        match missing {
+            None => Ok(self),
+            Some(layer) => Err(SandboxError::MissingLayer {
+                layer: *layer,
+                reason: self.why_missing(*layer),
+            }),
+        }
+    }
+
+    fn why_missing(&self, layer: Layer) -> String {
+        if !self.config.wants(layer) {
+            return "it was switched off".into();
+        }
+        let abi = crate::jail::landlock_abi();
+        match layer {
+            Layer::Landlock | Layer::LandlockTcp | Layer::LandlockScope => {
+                format!("this kernel has Landlock version {abi}")
+            }
+            Layer::PrivateUid if !rustix::process::geteuid().is_root() => {
+                "only root can give scripts another user".into()
+            }
+            _ if self.facts.shortfalls.is_empty() => {
+                "this kernel or container does not allow it".into()
+            }
+            _ => self.facts.shortfalls.join("; "),
+        }
+    }
+
+    /// Serve until the sandbox is closed.
+    pub fn run(mut self) {
+        loop {
+            if self.shared.is_closing() {
+                for (running, _) in self.running.values_mut() {
+                    running.stop(Stop::Closing);
+                }
+                if self.running.is_empty() {
+                    break;
+                }
+            } else {
+                self.take_calls();
+                self.dispatch();
+            }
+            if let Err(error) = self.turn() {
+                self.give_up(&format!("the supervisor cannot wait: {error}"));
+                break;
+            }
+        }
+        for fleet in &mut self.fleets {
+            for waiting in fleet.waiting.drain(..) {
+                waiting.job.answer(closed(&self.facts.layers), &self.shared);
+            }
+        }
+    }
+
+    fn give_up(&mut self, reason: &str) {
+        let running = std::mem::take(&mut self.running);
+        for (_, (_, job)) in running {
+            self.answer_fault(job, reason.to_owned());
+        }
+        self.shared.fail();
+    }
+
+    /// Take over what callers have queued, sorted by the interpreter that it needs.
+    fn take_calls(&mut self) {
+        let (jobs, cancelled) = self.shared.take_queue();
+        for job in jobs {
+            let number = self.next_number;
+            self.next_number += 1;
+            let request = &job.request;
+            if request.code.len() > CODE_BYTES || request.stdin.len() > STDIN_BYTES {
+                let detail =
+                    format!("source may have {CODE_BYTES} bytes and input {STDIN_BYTES} bytes");
+                self.refuse(job, detail);
+                continue;
+            }
+            let forks = request.limits.unwrap_or(self.config.limits).processes > 0;
+            if forks && !self.arrangement.own_namespaces {
+                self.refuse(job, "processes need the layer own_namespaces".into());
+                continue;
+            }
+            let mut place = kinds::choose(&self.kinds, &request.code);
+            if matches!(self.fleets[place].state, State::Useless) {
+                place = 0;
+            }
+            self.fleets[place]
+                .waiting
+                .push_back(Waiting { number, job });
+        }
+        for ticket in cancelled {
+            self.cancel(ticket);
+        }
+    }
+
+    fn refuse(&self, job: Job, detail: String) {
+        let layers = self.facts.layers.clone();
+        job.answer(
+            Execution::not_run(ExitReason::Refused, layers, detail),
+            &self.shared,
+        );
+    }
+
+    fn cancel(&mut self, ticket: u64) {
+        for fleet in &mut self.fleets {
+            let found = fleet.waiting.iter().position(|w| w.job.has_ticket(ticket));
+            if let Some(waiting) = found.and_then(|at| fleet.waiting.remove(at)) {
+                let layers = self.facts.layers.clone();
+                let execution = Execution::not_run(ExitReason::Cancelled, layers, String::new());
+                waiting.job.answer(execution, &self.shared);
+                return;
+            }
+        }
+        let mut all = self.running.values_mut();
+        if let Some((running, _)) = all.find(|(_, job)| job.has_ticket(ticket)) {
+            running.stop(Stop::Cancelled);
+        }
+    }
+
+    /// Begin what may begin; start the interpreters that are wanted and not there.
+    fn dispatch(&mut self) {
+        self.begin_waiting();
+        for place in 0..self.fleets.len() {
+            let fleet = &self.fleets[place];
+            if matches!(fleet.state, State::Cold) && !fleet.waiting.is_empty() {
+                self.launch(place);
+            }
+        }
+    }
+
+    /// Begin what may begin, oldest first.
+    fn begin_waiting(&mut self) {
+        while self.running.len() < MOST_RUNNING {
+            let awake = self.running.values().filter(|(r, _)| !r.asleep).count();
+            let ready = self.fleets.iter().enumerate().filter_map(|(place, fleet)| {
+                let first = fleet.waiting.front()?;
+                matches!(fleet.state, State::Ready(_)).then_some((first.number, place))
+            });
+            let Some((_, place)) = ready.min() else {
+                return;
+            };
+            if awake >= self.config.workers.max(1) || !self.has_memory(place) {
+                return;
+            }
+            if let Some(waiting) = self.fleets[place].waiting.pop_front() {
+                self.begin(place, waiting.job);
+            }
+        }
+    }
+
+    /// Whether the machine can bear the next script of this kind. One at a time it always can.
+    fn has_memory(&mut self, place: usize) -> bool {
+        let Some(next) = self.fleets[place].waiting.front() else {
+            return true;
+        };
+        let limits = next.job.request.limits.unwrap_or(self.config.limits);
+        let now = Instant::now();
+        if now - self.memory.0 > MEMORY_LOOK {
+            self.memory = (now, usage::available_memory());
+        }
+        self.running.is_empty() || self.memory.1 > limits.memory_bytes + RESERVE_BYTES
+    }
+
+    fn launch(&mut self, place: usize) {
+        let launched = Starting::launch(&self.config, self.arrangement, &self.kinds[place]);
+        let watched = launched
+            .map_err(|error| error.to_string())
+            .and_then(|starting| {
+                watch(&self.epoll, starting.control.as_fd(), &Topic::Fleet(place))
+                    .map_err(|error| error.to_string())?;
+                Ok(starting)
+            });
+        match watched {
+            Ok(starting) => self.fleets[place].state = State::Starting(starting),
+            Err(reason) => self.start_failed(place, &reason),
+        }
+    }
+
+    fn install(&mut self, place: usize, zygote: Zygote) -> io::Result<()> {
+        watch(&self.epoll, zygote.control.as_fd(), &Topic::Fleet(place))?;
+        self.fleets[place].state = State::Ready(zygote);
+        Ok(())
+    }
+
+    fn start_failed(&mut self, place: usize, reason: &str) {
+        self.fleets[place].state = State::Cold;
+        self.fleets[place].failures += 1;
+        if place != 0 && self.fleets[place].failures == 1 {
+            // Most likely a module that is not installed: the script shall say so itself.
+            self.fleets[place].state = State::Useless;
+            let waiting = std::mem::take(&mut self.fleets[place].waiting);
+            self.fleets[0].waiting.extend(waiting);
+            self.fleets[0]
+                .waiting
+                .make_contiguous()
+                .sort_by_key(|w| w.number);
+        } else if self.fleets[place].failures >= MOST_FAILURES {
+            self.fleets[place].failures = 0;
+            for waiting in std::mem::take(&mut self.fleets[place].waiting) {
+                self.answer_fault(waiting.job, format!("no interpreter comes up: {reason}"));
+            }
+        }
+    }
+
+    fn answer_fault(&self, job: Job, reason: String) {
+        let layers = self.facts.layers.clone();
+        let execution = Execution::not_run(ExitReason::Infrastructure, layers, reason);
+        job.answer(execution, &self.shared);
+    }
+
+    /// Hand one script to its zygote, which is ready.
+    fn begin(&mut self, place: usize, job: Job) {
+        let number = self.next_number;
+        self.next_number += 1;
+        let State::Ready(zygote) = &mut self.fleets[place].state else {
+            return self.answer_fault(job, "the interpreter is not ready".into());
+        };
+        let limits = job.request.limits.unwrap_or(self.config.limits);
+        let facts = (place, self.config.scratch_bytes);
+        match Running::start(number, &job.request, limits, zygote, facts) {
+            Ok(running) => {
+                for (stream, output) in running.streams.iter().enumerate() {
+                    let topic = Topic::Stream(number, stream);
+                    // Without it the stream is read at the end, up to what a pipe holds.
+                    let _ = watch(&self.epoll, output.pipe.as_fd(), &topic);
+                }
+                self.running.insert(number, (running, job));
+            }
+            // Nothing was handed over: the zygote is gone, or the machine is out of descriptors.
+            Err(reason) => {
+                self.again(place, job, &reason);
+                self.lose(place, &reason);
+            }
+        }
+    }
+
+    /// Wait for the next event or deadline and deal with all that is due.
+    fn turn(&mut self) -> io::Result<()> {
+        let mut space = [MaybeUninit::uninit(); 64];
+        let pause = self.pause();
+        let events = match epoll::wait(&self.epoll, &mut space, pause.as_ref()) {
+            Ok((events, _)) => &*events,
+            Err(rustix::io::Errno::INTR) => &[],
+            Err(error) => return Err(error.into()),
+        };
+        for event in events {
+            match Topic::unpack(event.data.u64()) {
+                Topic::Calls => self.shared.hush(),
+                Topic::Fleet(place) => self.hear(place),
+                Topic::Stream(number, stream) => self.read(number, stream),
+            }
+        }
+        let now = Instant::now();
+        let due: Vec<u64> = self
+            .running
+            .iter()
+            .filter_map(|(number, (running, _))| (running.deadline() <= now).then_some(*number))
+            .collect();
+        for number in due {
+            if let Some((running, _)) = self.running.get_mut(&number)
+                && let Err(reason) = running.check(now)
+            {
+                let place = running.kind;
+                self.lose(place, reason);
+            }
+        }
+        self.check_starts(now);
+        Ok(())
+    }
+
+    /// How long nothing can be due.
+    fn pause(&self) -> Option<Timespec> {
+        let checks = self.running.values().map(|(running, _)| running.deadline());
+        let starts = self.fleets.iter().filter_map(|fleet| match &fleet.state {
+            State::Starting(starting) => Some(starting.deadline),
+            _ => None,
+        });
+        let mut next = checks.chain(starts).min();
+        // Work that waits for memory is looked at again when that may have changed.
+        let waits = self.fleets.iter().any(|fleet| !fleet.waiting.is_empty());
+        if waits && !self.running.is_empty() {
+            let look = Instant::now() + MEMORY_LOOK;
+            next = Some(next.map_or(look, |next| next.min(look)));
+        }
+        next.map(|next| {
+            let pause = next.saturating_duration_since(Instant::now());
+            Timespec::try_from(pause).unwrap_or(Timespec {
+                tv_sec: 1,
+                tv_nsec: 0,
+            })
+        })
+    }
+
+    fn check_starts(&mut self, now: Instant) {
+        for place in 0..self.fleets.len() {
+            if let State::Starting(starting) = &self.fleets[place].state
+                && starting.deadline <= now
+            {
+                self.hear(place);
+            }
+        }
+    }
+
+    /// A zygote, or one that is starting, has something to say.
+    fn hear(&mut self, place: usize) {
+        match &mut self.fleets[place].state {
+            State::Starting(starting) => match starting.ready(&self.config) {
+                Ok(None) => {}
+                Ok(Some(zygote)) => {
+                    let _ = epoll::delete(&self.epoll, &starting.control);
+                    self.fleets[place].failures = 0;
+                    if self.install(place, zygote).is_err() {
+                        self.start_failed(place, "it cannot be watched");
+                    }
+                }
+                Err(reason) => {
+                    let _ = epoll::delete(&self.epoll, &starting.control);
+                    self.start_failed(place, &reason);
+                }
+            },
+            State::Ready(zygote) => match wire::receive_reply(&zygote.control) {
+                Ok(Reply::Nothing) => {}
+                Ok(Reply::Forked(number, pid, handle)) => {
+                    if let Some((running, _)) = self.running.get_mut(&number) {
+                        running.forked(pid, handle);
+                    }
+                }
+                Ok(Reply::Exited(number, ending)) => self.conclude(number, &ending),
+                Ok(Reply::Gone) => self.lose(place, "the interpreter died"),
+                Err(error) => self.lose(place, &error.to_string()),
+            },
+            State::Cold | State::Useless => {}
+        }
+    }
+
+    fn read(&mut self, number: u64, stream: usize) {
+        if let Some((running, _)) = self.running.get_mut(&number) {
+            running.read(stream, &mut self.buffer);
+            if !running.streams[stream].open {
+                let _ = epoll::delete(&self.epoll, &running.streams[stream].pipe);
+            }
+        }
+    }
+
+    /// Take an execution off the books.
+    fn take(&mut self, number: u64) -> Option<(Running, Job)> {
+        let (running, job) = self.running.remove(&number)?;
+        for stream in running.streams.iter().filter(|stream| stream.open) {
+            let _ = epoll::delete(&self.epoll, &stream.pipe);
+        }
+        Some((running, job))
+    }
+
+    fn conclude(&mut self, number: u64, ending: &Ending) {
+        let Some((mut running, job)) = self.take(number) else {
+            return;
+        };
+        let State::Ready(zygote) = &mut self.fleets[running.kind].state else {
+            return self.answer_fault(job, "the interpreter died".into());
+        };
+        let concluded = running.conclude(zygote, ending, &mut self.buffer);
+        let (place, slot) = (running.kind, running.slot.take());
+        drop(running);
+        match concluded {
+            // The answer first: emptying a folder may take a while.
+            Ok(execution) => job.answer(execution, &self.shared),
+            Err(reason) => self.again(place, job, &reason),
+        }
+        if let (Some(slot), State::Ready(zygote)) = (slot, &mut self.fleets[place].state) {
+            zygote.take_back(slot);
+        }
+    }
+
+    /// A script that had not begun is tried again.
+    fn again(&mut self, place: usize, mut job: Job, reason: &str) {
+        if job.tries < MOST_TRIES && !self.shared.is_closing() && !job.is_trial() {
+            job.tries += 1;
+            self.fleets[place]
+                .waiting
+                .push_front(Waiting { number: 0, job });
+        } else {
+            self.answer_fault(job, reason.to_owned());
+        }
+    }
+
+    /// A zygote is gone, or of no use any more.
+    fn lose(&mut self, place: usize, reason: &str) {
+        let lost: Vec<u64> = self
+            .running
+            .iter()
+            .filter_map(|(number, (running, _))| (running.kind == place).then_some(*number))
+            .collect();
+        if let State::Ready(zygote) = &self.fleets[place].state {
+            let _ = epoll::delete(&self.epoll, &zygote.control);
+        }
+        for number in lost {
+            let Some((mut running, job)) = self.take(number) else {
+                continue;
+            };
+            if running.had_begun() {
+                self.answer_fault(job, reason.to_owned());
+            } else {
+                self.again(place, job, reason);
+            }
+        }
+        // Dropping it kills what is left of it.
+        self.fleets[place].state = State::Cold;
+    }
+}
+
+fn watch(epoll: &std::os::fd::OwnedFd, handle: BorrowedFd<'_>, topic: &Topic) -> io::Result<()> {
+    let data = epoll::EventData::new_u64(topic.pack());
+    Ok(epoll::add(epoll, handle, data, epoll::EventFlags::IN)?)
+}
+
+/// The answer to what was queued when the sandbox was closed.
+pub(crate) fn closed(layers: &[Layer]) -> Execution {
+    let detail = "the sandbox was closed".to_owned();
+    Execution::not_run(ExitReason::Infrastructure, layers.to_vec(), detail)
+}
+
+/// A request for [`Job::trial`]; the caller's own limits may be too narrow for anything.
+pub(crate) fn empty_script() -> Request {
+    let mut request = Request::new("");
+    request.limits = Some(Limits::default());
+    request
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn topics_survive_packing() {
+        for topic in [
+            Topic::Calls,
+            Topic::Fleet(0),
+            Topic::Fleet(3),
+            Topic::Stream(1, 0),
+            Topic::Stream(1 << 40, 1),
+        ] {
+            assert_eq!(Topic::unpack(topic.pack()), topic);
+        }
+    }
+}

@@ -1,0 +1,15 @@
+// Root of the library that `build.rs` makes of `native.rs`: what a library without the standard
+// library has to bring along.
+#![no_std]
+
+include!(env!("R1CI_NATIVE"));
+
+#[panic_handler]
+fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
+    // SAFETY: ends the process.
+    unsafe { _exit(1) }
+}
+
+// The precompiled core names it; nobody calls it, because panics end the process.
+#[unsafe(no_mangle)]
+extern "C" fn rust_eh_personality() {}

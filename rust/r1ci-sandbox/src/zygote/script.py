@@ -1,0 +1,140 @@
+"""In the child: the script as `__main__`, and an end like the interpreter's own.
+
+The jail is up. What the script does to this file's objects is its own affair: nothing a child says
+is believed, its last words (`note`) are a remark.
+"""
+
+import atexit
+import builtins
+import contextlib
+import importlib
+import importlib.machinery
+import os
+import random
+import resource
+import sys
+import threading
+import traceback
+import types
+
+from r1ci_zygote.kernel import PR_SET_NAME, libc
+from r1ci_zygote.prepare import SCRIPT
+
+NORMAL_END, OUT_OF_MEMORY = b"script ended", b"out of memory"  # names that a child takes at its end
+
+# Bound here because a script may put anything in their places before its process ends.
+end_process, name_process = os._exit, libc.prctl
+
+
+class ScriptLoader:
+    """Lets tracebacks show the lines of a script that is in no file."""
+
+    def __init__(self, source):
+        self.source = source
+
+    def get_source(self, _name):
+        return self.source.decode("utf-8", "replace")
+
+
+class NumpySeeder:
+    """Seeds numpy's global generator when a script imports it for the first time."""
+
+    def __init__(self, seed):
+        self.seed = seed
+
+    def find_spec(self, name, path=None, target=None):
+        if name != "numpy.random":
+            return None
+        sys.meta_path.remove(self)
+        spec = importlib.machinery.PathFinder.find_spec(name, path, target)
+        if spec is not None and spec.loader is not None:
+            execute = spec.loader.exec_module
+
+            def exec_module(module):
+                execute(module)
+                module.seed(self.seed)
+
+            spec.loader.exec_module = exec_module
+        return spec
+
+
+def seed_generators(seed):
+    random.seed(seed)
+    numpy_seed = seed % 2**32
+    if "numpy.random" in sys.modules:
+        sys.modules["numpy.random"].seed(numpy_seed)
+    else:
+        sys.meta_path.insert(0, NumpySeeder(numpy_seed))
+
+
+def report(error):
+    """Print an unhandled exception as Python would, without the frames of this file."""
+    error.__traceback__ = error.__traceback__ and error.__traceback__.tb_next
+    if sys.excepthook is sys.__excepthook__:
+        traceback.print_exception(error)
+    else:
+        sys.excepthook(type(error), error, error.__traceback__)
+
+
+def exit_status(code):
+    """The status of `sys.exit(code)`, by the interpreter's own rules."""
+    if code is None:
+        return 0
+    if isinstance(code, int):
+        return int(code) & 0xFF
+    sys.stderr.write(f"{code}\n")
+    return 1
+
+
+def quietly(action, *arguments):
+    """Run a step of the ending; a script may have broken anything that the step needs."""
+    try:
+        action(*arguments)
+    except BaseException as error:
+        try:
+            report(error)
+        except BaseException:
+            return
+
+
+def clear_names(names):
+    """Let go of a script's objects in the interpreter's order, so that files are flushed."""
+    for private in (True, False):
+        for name in list(names):
+            if name != "__builtins__" and (name[:1] == "_" and name[:2] != "__") == private:
+                names[name] = None
+
+
+def run_script(source):
+    """Run `source` as `__main__`, end as the interpreter would, and never return."""
+    module = types.ModuleType("__main__")
+    module.__builtins__ = builtins
+    module.__file__ = SCRIPT
+    module.__loader__ = ScriptLoader(source)
+    sys.modules["__main__"] = module
+    status, last_words = 0, NORMAL_END
+    try:
+        program = compile(source, SCRIPT, "exec", dont_inherit=True)
+    except BaseException as error:
+        status = 1
+        quietly(report, error)
+    else:
+        try:
+            exec(program, module.__dict__)
+        except SystemExit as error:
+            status = exit_status(error.code)
+        except BaseException as error:
+            status = 1
+            if isinstance(error, MemoryError):
+                last_words = OUT_OF_MEMORY
+                hard = resource.getrlimit(resource.RLIMIT_AS)[1]
+                resource.setrlimit(resource.RLIMIT_AS, (hard, hard))
+            quietly(report, error)
+    quietly(threading._shutdown)
+    quietly(atexit._run_exitfuncs)
+    quietly(clear_names, module.__dict__)
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(BaseException):
+            stream.flush()
+    name_process(PR_SET_NAME, last_words, 0, 0, 0)
+    end_process(status)
