@@ -49,6 +49,7 @@ LAYERS = (
     "no_capabilities",
     "private_uid",
     "namespaces",
+    "own_namespaces",
 )
 """All names that `sandbox.required` takes; the README of the crate says what each one stops."""
 

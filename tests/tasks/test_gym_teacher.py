@@ -9,7 +9,7 @@ import pytest
 from r1ci_engine.config import ProtocolSection
 from r1ci_engine.errors import DataError, SandboxError
 from r1ci_engine.sandbox import Limits, Sandbox
-from r1ci_engine.tasks.gym_teacher import GYM_LESSONS, LESSONS
+from r1ci_engine.tasks.gym_teacher import GYM_LESSONS, LESSONS, Lesson
 from r1ci_engine.tasks.protocol import extract_answer, find_script
 from r1ci_engine.tasks.reasoning_gym import DATASETS, GymTask
 from r1ci_engine.tasks.teacher import teach
@@ -106,9 +106,12 @@ def test_a_task_without_lessons_is_named(sandbox: Sandbox) -> None:
         lessons_on([item], 1.0, sandbox)
 
 
-def test_a_script_cut_short_is_no_lesson(items: list[Item]) -> None:
+def test_a_script_cut_short_is_no_lesson(
+    items: list[Item], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Lesson, "script", lambda *_: "while True: pass")
     with (
-        Sandbox(workers=1, limits=Limits(cpu_s=1.0, wall_s=0.0001)) as hasty,
+        Sandbox(workers=1, limits=Limits(cpu_s=1.0, wall_s=0.1)) as hasty,
         pytest.raises(SandboxError, match="could not be run: `timeout`"),
     ):
         lessons_on(items[:1], 1.0, hasty)

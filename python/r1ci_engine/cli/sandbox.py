@@ -7,7 +7,7 @@ from typing import Annotated
 
 import tyro
 
-from r1ci_engine.cli.output import Json, print_json, print_pairs
+from r1ci_engine.cli.output import Json, print_json, print_pairs, print_table
 from r1ci_engine.config import RunConfig, SandboxSection, parse_config
 from r1ci_engine.errors import ConfigError
 
@@ -70,7 +70,7 @@ class SandboxRun:
 
 @dataclass(frozen=True)
 class SandboxBench:
-    """Time trivial scripts in the sandbox: latency of one, rate of many.
+    """Time trivial, numpy and sympy scripts in the sandbox: latency of one, rate of many.
 
     Example: r1ci-engine sandbox bench --json
     """
@@ -78,7 +78,7 @@ class SandboxBench:
     count: int = 300
     """Executions per measurement."""
     workers: int = 0
-    """Executions at once; 0 means one per core."""
+    """Executions that compute at once; 0 means one per core and one more."""
     as_json: Json = False
 
     def run(self) -> int:
@@ -89,8 +89,19 @@ class SandboxBench:
             raise ConfigError(f"`--count` is `{self.count}`: it has to be from 1 to {MOST_RUNS}")
         asked = _checked(workers=self.workers)
         figures = bench(self.count, workers=asked.workers or None, required=asked.required)
-        print_json(figures) if self.as_json else print_pairs(figures)
+        if self.as_json:
+            print_json(figures)
+        else:
+            columns = ("script", "layers", "p50_ms", "p95_ms", "per_s")
+            print_table(
+                columns, [[_short(row[name]) for name in columns] for row in figures["rows"]]
+            )
+            sys.stdout.write(f"in force: {', '.join(figures['layers_available'])}\n")
         return 0
+
+
+def _short(value: object) -> str:
+    return f"{value:.2f}" if isinstance(value, float) else str(value)
 
 
 @dataclass(frozen=True)

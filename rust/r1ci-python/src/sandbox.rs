@@ -41,6 +41,7 @@ struct PyLimits {
     output_bytes: usize,
     file_mb: u64,
     threads: u64,
+    processes: u64,
 }
 
 /// Source, input, seed, limits.
@@ -133,6 +134,12 @@ impl Supervisor {
         ticket.map_err(|error| to_python(py, &error))
     }
 
+    /// Take a submitted one back.
+    fn cancel(&self, py: Python<'_>, ticket: u64) -> PyResult<()> {
+        let cancelled = self.sandbox.cancel(ticket);
+        cancelled.map_err(|error| to_python(py, &error))
+    }
+
     /// What has finished of the submitted ones, after at most `timeout_s` of waiting.
     fn collect<'py>(
         &self,
@@ -174,6 +181,7 @@ fn to_limits(limits: &PyLimits) -> Limits {
         output_bytes: limits.output_bytes,
         file_bytes: limits.file_mb.saturating_mul(1 << 20),
         threads: limits.threads,
+        processes: limits.processes,
         ..Limits::default()
     }
 }
