@@ -64,6 +64,8 @@ def test_old_and_new_spellings_are_the_same_config() -> None:
     [
         ({"model_type": "gemma3", "architectures": ["Gemma3ForCausalLM"]}, "Gemma3ForCausalLM"),
         ({"model_type": "qwen2_moe", "architectures": None}, "qwen2_moe"),
+        ({"model_type": ["llama"]}, "`model_type` of the model is `['llama']`, no str"),
+        ({"model_type": None, "architectures": "Llama"}, "`'Llama'`, no list"),
         ({"hidden_act": "gelu"}, "hidden_act"),
         ({"use_sliding_window": True}, "use_sliding_window"),
         ({"layer_types": ["full_attention", "sliding_attention"]}, "layer_types"),
@@ -91,6 +93,15 @@ def test_unsupported_architecture_lists_what_is_supported(tmp_path: Path) -> Non
     message = refusal(tmp_path)
     assert "unsupported model architecture `MambaForCausalLM`" in message
     assert all(name in message for name in ARCHITECTURES.values())
+
+
+@pytest.mark.parametrize("architectures", [["Qwen2ForCausalLM"], [], None])
+def test_an_unsupported_model_type_is_blamed_by_its_own_key(
+    architectures: list[str] | None, tmp_path: Path
+) -> None:
+    tiny_folder(tmp_path)
+    edit_json(tmp_path / "config.json", model_type="mamba", architectures=architectures)
+    assert "unsupported model architecture `mamba` (`model_type`)\n" in refusal(tmp_path)
 
 
 def test_stop_ids_of_the_generation_config_win(tmp_path: Path) -> None:

@@ -45,6 +45,8 @@ def test_places_a_template_is_read_from(tmp_path: Path) -> None:
     assert load(tmp_path / "c", "file", chat_template="string").render(QUESTION) == "file"
     with pytest.raises(ModelError, match="without a default"):
         load(tmp_path / "d", chat_template=named[:1])
+    with pytest.raises(ModelError, match="without a default"):
+        load(tmp_path / "e", chat_template=["default"])
 
 
 def test_prompt_tokens_use_control_ids(tmp_path: Path) -> None:
@@ -80,6 +82,40 @@ def test_complaints_of_a_template_are_model_errors(tmp_path: Path) -> None:
         template.render(QUESTION)
     with pytest.raises(ModelError, match="not a valid template"):
         load(tmp_path / "b", "{% for %}")
+    with pytest.raises(ModelError, match="not a valid template"):
+        load(tmp_path / "c", "{{" + "(" * 5000 + "1" + ")" * 5000 + "}}")
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        ("{{ 1/0 }}", "ZeroDivisionError: division by zero"),
+        ("{% for i in range(999999999) %}{% endfor %}", "OverflowError: Range too big"),
+        ("{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}", "RecursionError"),
+        ("{{ 'ü'.encode('ascii') }}", "UnicodeEncodeError"),
+        ("{% for i in range(9999) if range(99999) %}{% endfor %}", "more than 1000000 numbers"),
+        (
+            "{% for i in range(9999) %}{{ messages[0].content * 999 }}{% endfor %}",
+            "writes more than 10000000",
+        ),
+        ("{{ 'a' * 10**9 }}", "repeats a text"),
+        ("{{ 10**9 * [1] }}", "repeats a text"),
+        ("{{ 9 ** 999999999 }}", "a power of more than 10000 bits"),
+    ],
+)
+def test_a_template_that_fails_in_any_way_is_named_with_the_cause(
+    source: str, said: str, tmp_path: Path
+) -> None:
+    template = load(tmp_path, chat_template=source)
+    with pytest.raises(ModelError) as caught:
+        template.render(QUESTION)
+    assert f"`{tmp_path / 'tokenizer_config.json'}` cannot render" in caught.value.message
+    assert said in caught.value.message
+
+
+def test_bounds_hold_for_each_rendering_alone(tmp_path: Path) -> None:
+    template = load(tmp_path, "{% for i in range(90000) %}{% endfor %}{{ '-' * 3 }}{{ 2 ** 10 }}")
+    assert {template.render(QUESTION) for _ in range(20)} == {"---1024"}
 
 
 @pytest.mark.parametrize(

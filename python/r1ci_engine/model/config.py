@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from r1ci_engine.errors import ModelError
+from r1ci_engine.errors import ModelError, short_repr
 
 ARCHITECTURES = {
     "qwen2": "Qwen2ForCausalLM",
@@ -230,14 +230,19 @@ def as_id_tuple(value: Any) -> tuple[int, ...]:
 
 def _family(raw: Mapping[str, Any]) -> str:
     """Family from `model_type`, or from `architectures` when the type is not given."""
-    family = raw.get("model_type")
+    family, names = raw.get("model_type"), raw.get("architectures") or []
+    for key, value, kind in (("model_type", family or "", str), ("architectures", names, list)):
+        if not isinstance(value, kind):
+            raise ModelError(f"`{key}` of the model is `{short_repr(value)}`, no {kind.__name__}")
     if family in ARCHITECTURES:
         return family
-    names = raw.get("architectures") or []
     for known, name in ARCHITECTURES.items():
         if family is None and name in names:
             return known
-    raise _unsupported(", ".join(f"`{name}`" for name in names or [family or "none named"]))
+    unknown = [name for name in names if name not in ARCHITECTURES.values()]
+    if family is not None and not unknown:  # `architectures` is left out or contradicts it
+        raise _unsupported(f"`{family}` (`model_type`)")
+    raise _unsupported(", ".join(f"`{name}`" for name in unknown) or "none named")
 
 
 def _unsupported(named: str) -> ModelError:

@@ -1,7 +1,8 @@
 """Chat templates: messages to prompt tokens, and the tokens between two assistant turns.
 
 A template is code from the model's author. It runs in jinja2's immutable sandbox with the few
-helpers that published templates call.
+helpers that published templates call, and with bounds on what it counts through, multiplies and
+writes; whatever it raises is a ModelError. No clock stops it: loops over long texts may be slow.
 
 Left out: tool schemas, documents, images, rendering with generation masks. Masks come from the
 trajectory, never from a template.
@@ -13,15 +14,17 @@ because such a model would see another history in training than in use.
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Sized
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NoReturn
 
 from jinja2 import TemplateError
+from jinja2.exceptions import SecurityError
 from jinja2.ext import loopcontrols
-from jinja2.sandbox import ImmutableSandboxedEnvironment
+from jinja2.runtime import Context
+from jinja2.sandbox import ImmutableSandboxedEnvironment, safe_range
 
 from r1ci_engine.errors import ModelError
 from r1ci_engine.model.tokenizer import TextTokenizer, load_tokenizer_config, token_content
@@ -45,6 +48,13 @@ _REPLIES = (
 )
 """What assistants write when a template is examined: plain text, then thought and code."""
 
+MOST_CHARACTERS = 10_000_000
+"""Length of one rendering, and of a text that is repeated in it."""
+MOST_COUNTED = 1_000_000
+"""Numbers that all ranges of one rendering may hold together."""
+MOST_BITS = 10_000
+"""Of a power."""
+
 _SLOT = "\u2402content\u2403"
 """Stands for the user's text while a template is examined; no template produces it."""
 
@@ -63,15 +73,15 @@ class ChatTemplate:
         self.tokenizer = tokenizer
         self.origin = origin
         self._special_tokens = dict(special_tokens or {})
-        environment = ImmutableSandboxedEnvironment(
+        environment = self._environment = _Environment(
             trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols]
         )
         environment.filters["tojson"] = _to_json
         environment.globals |= {"raise_exception": _raise, "strftime_now": _strftime_now}
         try:
             self._template = environment.from_string(source)
-        except TemplateError as error:
-            raise ModelError(f"`{origin}` is not a valid template: {error}") from error
+        except Exception as error:  # a deep nest overruns the parser's stack
+            raise ModelError(f"`{origin}` is not a valid template: {_cause(error)}") from error
 
     @classmethod
     def load(cls, folder: Path | str, tokenizer: TextTokenizer) -> "ChatTemplate":
@@ -95,19 +105,27 @@ class ChatTemplate:
 
     def render(self, messages: Sequence[Message], add_generation_prompt: bool = True) -> str:
         """Return the text of a conversation; ModelError with the template's own complaint."""
+        self._environment.counted = 0
+        pieces: list[str] = []
+        length = 0
         try:
-            return self._template.render(
+            for piece in self._template.generate(
                 messages=[dict(message) for message in messages],
                 add_generation_prompt=add_generation_prompt,
                 tools=None,
                 documents=None,
                 **self._special_tokens,
-            )
-        except (TemplateError, TypeError, KeyError, AttributeError, ValueError) as error:
+            ):
+                pieces.append(piece)
+                length += len(piece)
+                if length > MOST_CHARACTERS:
+                    raise TemplateError(f"it writes more than {MOST_CHARACTERS} characters")
+        except Exception as error:  # a template is a program: it may raise anything
             raise ModelError(
-                f"`{self.origin}` cannot render this conversation: {error}",
+                f"`{self.origin}` cannot render this conversation: {_cause(error)}",
                 hint="some templates want alternating roles or no system message",
             ) from error
+        return "".join(pieces)
 
     def prompt_tokens(self, messages: Sequence[Message]) -> list[int]:
         """Return the tokens of a prompt that ends where the assistant begins.
@@ -163,12 +181,47 @@ class ChatTemplate:
         return before, after
 
 
+class _Environment(ImmutableSandboxedEnvironment):
+    """The sandbox, with bounds on how much work and memory a few characters can ask for."""
+
+    intercepted_binops = frozenset({"*", "**"})
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.counted = 0
+        self.globals["range"] = self._range
+
+    def _range(self, *bounds: int) -> range:
+        numbers = safe_range(*bounds)
+        self.counted += len(numbers)
+        if self.counted > MOST_COUNTED:
+            raise TemplateError(f"its ranges hold more than {MOST_COUNTED} numbers")
+        return numbers
+
+    def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
+        """Refuse a long repetition and a high power before they take the memory."""
+        are_integers = isinstance(left, int) and isinstance(right, int)
+        if operator == "**" and are_integers and left.bit_length() * right > MOST_BITS:
+            raise SecurityError(f"it asks for a power of more than {MOST_BITS} bits")
+        for text, count in ((left, right), (right, left)) if operator == "*" else ():
+            length = len(text) if isinstance(text, Sized) else 0
+            if isinstance(count, int) and length * count > MOST_CHARACTERS:
+                raise SecurityError(f"it repeats a text to more than {MOST_CHARACTERS}")
+        return super().call_binop(context, operator, left, right)
+
+
+def _cause(error: Exception) -> str:
+    if isinstance(error, TemplateError):
+        return str(error)
+    return f"{type(error).__name__}: {error}"
+
+
 def _default_template(value: Any, path: Path) -> str | None:
     """The template of a tokenizer config: a string, or a list of named ones with a default."""
     if value is None or isinstance(value, str):
         return value
     if isinstance(value, list):
-        named = {entry.get("name"): entry.get("template") for entry in value}
+        named = {str(e.get("name")): e.get("template") for e in value if isinstance(e, dict)}
         if isinstance(named.get("default"), str):
             return named["default"]
     raise ModelError(f"`{path}` has a `chat_template` without a default")
