@@ -32,7 +32,8 @@ help:  ## this list
 	@echo "  PYTHON=$(PYTHON) picks the interpreter (3.11 or newer) that makes $(VENV)"
 
 demo: dev  ## train a small model end to end on CPU: SFT, measuring, GRPO, evaluation, report
-	$(BIN)/r1ci-engine train --recipe demo --run-dir $(RUN_DIR) --seed $(SEED)
+	$(BIN)/r1ci-engine train --recipe demo --run-dir $(RUN_DIR) --seed $(SEED) \
+		$(if $(wildcard $(RUN_DIR)/config.toml),--resume)
 
 test: test-rust test-python  ## Rust and Python tests
 

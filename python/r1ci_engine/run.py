@@ -8,9 +8,8 @@ Left out: several processes. Invariant: every random choice is named by (seed, p
 sample), so that a resumed run draws what the uninterrupted one would have drawn.
 """
 
+import json
 import math
-import re
-import resource
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -22,8 +21,10 @@ from rich.console import Console
 from r1ci_engine.config import OptimizerSection, RunConfig
 from r1ci_engine.curriculum.potential import Measure, measure_items
 from r1ci_engine.curriculum.stages import Curriculum
-from r1ci_engine.errors import DataError
+from r1ci_engine.errors import CheckpointError
 from r1ci_engine.interrupt import Stopped, StopRequest
+from r1ci_engine.lessons import lesson_batches
+from r1ci_engine.memory import peak_rss_mb
 from r1ci_engine.model.decoder import Decoder
 from r1ci_engine.model.folder import load_model, save_model
 from r1ci_engine.progress import Display
@@ -32,20 +33,16 @@ from r1ci_engine.report.html import build_report
 from r1ci_engine.report.metrics import MetricsLog
 from r1ci_engine.report.summary import (
     MOMENTS,
-    SPLIT_NAMES,
     build_summary,
-    mean_accuracy,
+    read_accuracies,
     task_accuracies,
     write_summary,
 )
 from r1ci_engine.report.terminal import accuracy_table
 from r1ci_engine.rollout.metrics import rollout_metrics
-from r1ci_engine.run_folder import RunPaths
+from r1ci_engine.run_folder import RunPaths, config_digest
 from r1ci_engine.start import starting_model
-from r1ci_engine.tasks.corpus import corpus_document
 from r1ci_engine.tasks.items import ItemSets, prepare_items
-from r1ci_engine.tasks.teacher import teach
-from r1ci_engine.train.batch import TrainSequence, encode_transcript
 from r1ci_engine.train.checkpoint import (
     Checkpoint,
     load_latest,
@@ -54,13 +51,13 @@ from r1ci_engine.train.checkpoint import (
 )
 from r1ci_engine.train.grpo import grpo_step
 from r1ci_engine.train.optimizer import Optimizer
-from r1ci_engine.train.sft import batch_indices, load_messages, sft_step
+from r1ci_engine.train.sft import sft_step
 from r1ci_engine.trajectory import Item, Trajectory, write_jsonl
 from r1ci_engine.workbench import DTYPES, Workbench
 
 PHASES = ("eval_before", "sft", "eval_sft", "measure", "grpo", "eval_rl", "done")
-SAVED_AFTER = ("sft", "measure", "grpo")
-"""Phases whose end is worth a checkpoint: the others change nothing."""
+SAVED_AFTER = ("sft", "measure", "grpo", "eval_rl")
+"""Phases whose end is worth a checkpoint: the others cost little to do again."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +73,8 @@ class RunState:
     """`Curriculum.to_json()`, once measured."""
     seconds: float = 0.0
     """Running time so far."""
+    config: str = ""
+    """`config_digest` of the configuration that it belongs to."""
 
 
 def run_training(
@@ -105,41 +104,6 @@ def run_training(
             return run.go()
 
 
-def evaluate_run(run_dir: Path) -> dict[str, Any]:
-    """Accuracy of a run's final model on its held-out items and tasks, asked anew.
-
-    The same questions, noise and limits as at the run's own last evaluation, hence the same
-    answers. Raises DataError if the run has no final model yet.
-    """
-    paths = RunPaths(run_dir)
-    config = paths.read_config()
-    if not (paths.model / "config.json").exists():
-        raise DataError(
-            f"`{run_dir}` has no final model yet",
-            hint=f"finish it with `r1ci-engine train --run-dir {run_dir} --resume`",
-        )
-    items = prepare_items(config.tasks, config.seed, paths.items)
-    asked = [*items.eval, *items.heldout]
-    with Workbench(config, paths.model) as bench:
-        trajectories = bench.answer(
-            asked,
-            samples=config.eval.samples,
-            temperature=config.eval.temperature,
-            step=0,
-            purpose="eval",
-        )
-    rows = task_accuracies({item.task: item.split for item in asked}, {"rl": trajectories})
-    return {
-        "run": str(run_dir),
-        "accuracy": {split: mean_accuracy(rows, split, "rl") for split in SPLIT_NAMES.values()},
-        "by_task": [
-            {"task": row.task, "split": row.split, "accuracy": row.rl, "items": row.items}
-            for row in rows
-        ],
-        "faults": sum(trajectory.faulty for trajectory in trajectories),
-    }
-
-
 class Run:
     """One run under way: its parts, its state, and a method per phase."""
 
@@ -163,7 +127,8 @@ class Run:
             if asks
             else ItemSets([], [], [], [])
         )
-        self.state = RunState(**checkpoint.state) if checkpoint else RunState()
+        self.state = _state_of(checkpoint, config) if checkpoint else RunState()
+        self.ended = self.state.phase == PHASES[-1]
         self.optimizer: Optimizer | None = None
         self._saved_optimizer = checkpoint.optimizer_state() if checkpoint else None
         self._started = time.monotonic() - self.state.seconds
@@ -172,7 +137,7 @@ class Run:
         bench.require_room(self.items.train, ("code", *config.curriculum.agents))
         to_do = PHASES[PHASES.index(self.state.phase) :]
         teaching = config.sft.steps and "sft" in to_do
-        self._lessons = self._sft_batches() if teaching else None
+        self._lessons = lesson_batches(config, self.items.sft, bench) if teaching else None
         for phase in to_do:
             metrics.truncate_after(phase, self.state.step if phase == self.state.phase else 0)
 
@@ -184,7 +149,7 @@ class Run:
         self.phase("measure", self.measure)
         self.phase("grpo", self.reinforce)
         self.phase("eval_rl", lambda: self.evaluate("rl"))
-        return self.finish()
+        return self.show() if self.ended and self.paths.summary.exists() else self.finish()
 
     def phase(self, name: str, work: Callable[[], None]) -> None:
         """Do one phase unless the run is past it; a stop request is answered after saving."""
@@ -304,9 +269,8 @@ class Run:
                 self.keep(f"step_{step:06d}", trajectories)
                 self.log(step, metrics, stage=stage.number)
                 self.made_step(step, section.updates_per_step)
-                reward = metrics.get(
-                    "reward/mean", math.nan
-                )  # none if the sandbox lost all samples
+                # There is none if the sandbox lost all samples.
+                reward = metrics.get("reward/mean", math.nan)
                 advance(f"stage {stage.number}  reward {reward:.2f}")
 
     def finish(self) -> dict[str, Any]:
@@ -323,11 +287,15 @@ class Run:
             steps=self.config.sft.steps + sum(self.config.curriculum.stage_steps),
         )
         write_summary(self.paths.summary, summary)
+        return self.show()
+
+    def show(self) -> dict[str, Any]:
+        """The report, and the table of a run that has ended."""
         report = build_report(self.paths.path)
-        if rows:
+        if rows := read_accuracies(RunFolder.open(self.paths.path)):
             self.display.console.print(accuracy_table(rows))
         self.display.say(f"model: {self.paths.model}\nreport: {report}")
-        return summary
+        return json.loads(self.paths.summary.read_text(encoding="utf-8"))
 
     # --- what the phases share -----------------------------------------------------------------
 
@@ -393,7 +361,8 @@ class Run:
 
     def save(self, *, keep: bool = False) -> Path:
         """Write a checkpoint of the state as it is."""
-        self.state = replace(self.state, seconds=self.seconds())
+        digest = config_digest(self.config)
+        self.state = replace(self.state, seconds=self.seconds(), config=digest)
         return save_checkpoint(
             self.paths.checkpoints,
             checkpoint_name(self.state.phase, self.state.step),
@@ -409,69 +378,27 @@ class Run:
         folder = self.start
         if self.config.sft.steps:
             name = checkpoint_name("eval_sft", 0)
-            folder = read_checkpoint(self.paths.checkpoints / name).model
+            path = self.paths.checkpoints / name
+            folder = read_checkpoint(path, use="the KL term measures against it").model
         device = self.bench.model.head_weight.device
         reference = load_model(folder, device=device, dtype=DTYPES[self.config.model.dtype])
         return reference.requires_grad_(False)
 
-    def _sft_batches(self) -> Callable[[int], list[TrainSequence]]:
-        """Step (from 0) -> its sequences; a pure function of the run's seed."""
-        section, seed, bench = self.config.sft, self.config.seed, self.bench
-        if section.source == "corpus":
-            return lambda step: [
-                encode_transcript(corpus_document(seed, index), bench.tokenizer, bench.template)
-                for index in range(step * section.batch_size, (step + 1) * section.batch_size)
-            ]
-        if section.source == "jsonl":
-            transcripts = load_messages(Path(section.path))
-        else:
-            transcripts = teach(
-                self.items.sft,
-                section.code_share,
-                self.config.protocol,
-                bench.sandbox,
-                bench.result_fits,
-                seed,
-            )
-        if not transcripts:
-            raise DataError(
-                "there is nothing to imitate: no transcripts for SFT",
-                hint="raise tasks.sft_items, or set sft.steps to 0",
-            )
-        feedback = self.config.protocol.feedback
-        sequences = [
-            encode_transcript(t, bench.tokenizer, bench.template, feedback=feedback)
-            for t in transcripts
-        ]
-        context, micro_tokens = self.config.rollout.context, section.micro_tokens
-        for sequence in sequences:
-            length = len(sequence.tokens)
-            for key, limit in (("rollout.context", context), ("sft.micro_tokens", micro_tokens)):
-                if length > limit:
-                    raise DataError(
-                        f"transcript `{sequence.name}` has `{length}` tokens, more than "
-                        f"`{key}` = `{limit}`",
-                        hint=f"raise {key}, or leave the transcript out",
-                    )
-        return lambda step: [
-            sequences[index]
-            for index in batch_indices(len(sequences), section.batch_size, step, seed)
-        ]
+
+def _state_of(checkpoint: Checkpoint, config: RunConfig) -> RunState:
+    """What the run knew when it was saved. Raises CheckpointError if that was another run."""
+    try:
+        state = RunState(**checkpoint.state)
+    except TypeError as error:
+        raise CheckpointError(f"checkpoint `{checkpoint.folder}` is no run's: {error}") from error
+    if state.config != config_digest(config):
+        raise CheckpointError(
+            f"checkpoint `{checkpoint.folder}` belongs to another configuration",
+            hint="remove it if you know where it comes from, or choose another --run-dir",
+        )
+    return state
 
 
 def checkpoint_name(phase: str, step: int) -> str:
     """Sorts in the order of the run."""
     return f"{PHASES.index(phase)}-{phase}-{step:06d}"
-
-
-def peak_rss_mb() -> float:
-    """Most memory that this process and its living children have held, in MiB, added up."""
-    kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    for tasks in Path("/proc/self/task").glob("*/children"):
-        for child in tasks.read_text().split():
-            try:
-                status = Path(f"/proc/{child}/status").read_text()
-            except OSError:
-                continue  # ended since
-            kilobytes += sum(int(n) for n in re.findall(r"^VmHWM:\s*(\d+)", status, re.MULTILINE))
-    return kilobytes / 1024

@@ -7,6 +7,7 @@ A folder belongs to one configuration; another one is refused rather than mixed 
 
 import errno
 import fcntl
+import hashlib
 import json
 import os
 import platform
@@ -26,7 +27,7 @@ from r1ci_engine.report.folder import require_run
 
 UNUSABLE = (
     *(errno.EACCES, errno.EPERM, errno.EROFS),
-    *(errno.EEXIST, errno.ENOTDIR, errno.ENAMETOOLONG),
+    *(errno.EEXIST, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ENOENT, errno.ELOOP),
 )
 """What the system says of a path that no run can have."""
 LOCK = ".lock"
@@ -60,12 +61,15 @@ class RunPaths:
                     f"`{self.path}` already holds a run",
                     hint="add --resume to go on with it, or choose another --run-dir",
                 )
+            # A start that failed leaves its lock, and perhaps a random model and items.
             ours = (self.path / LOCK).exists()
             for name in ("start", "items", "trajectories", "checkpoints", "model"):
-                if not ours and (self.path / name).exists():
+                started = ours and name in ("start", "items")
+                if not started and _holds_anything(self.path / name):
                     raise ConfigError(
-                        f"`{self.path}` holds `{name}` that no run has put there",
-                        hint="choose another --run-dir",
+                        f"`{self.path}` holds `{name}` but no `{self.config.name}`",
+                        hint="choose another --run-dir; if this was a run, restore its "
+                        "config.toml and add --resume",
                     )
             self.trajectories.mkdir(parents=True, exist_ok=True)
             self._lock()
@@ -134,6 +138,15 @@ class RunPaths:
         Raises DataError if it holds no run, ConfigError if the file is damaged.
         """
         return parse_config(read_toml(self.require_run()), source=str(self.config))
+
+
+def config_digest(config: RunConfig) -> str:
+    """Names a configuration: checkpoints carry it."""
+    return hashlib.blake2b(config_to_toml(config).encode(), digest_size=16).hexdigest()
+
+
+def _holds_anything(path: Path) -> bool:
+    return any(path.iterdir()) if path.is_dir() else path.exists()
 
 
 def _differences(was: dict[str, Any], now: dict[str, Any], path: str = "") -> list[str]:

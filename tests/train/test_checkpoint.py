@@ -334,6 +334,16 @@ def flip_a_bit(path: Path) -> None:
     path.write_bytes(content)
 
 
+def edit(key: str, value: object) -> Callable[[Path], object]:
+    """Somebody sets a key of a `state.json`."""
+
+    def damage(path: Path) -> None:
+        record = json.loads(path.read_text())
+        path.write_text(json.dumps(record | {key: value}))
+
+    return damage
+
+
 def shorten(path: Path) -> None:
     os.truncate(path, path.stat().st_size - 1)
 
@@ -355,7 +365,11 @@ def make_folder(path: Path) -> None:
         ("state.json", shorten, "no readable state.json"),
         ("state.json", lambda path: path.write_bytes(b"\xff\x00"), "no readable state.json"),
         ("state.json", lambda path: path.write_text("[]"), "no readable state.json"),
-        ("state.json", lambda path: path.write_text('{"format": 1}'), "no readable state.json"),
+        ("state.json", lambda path: path.write_text('{"format": 1}'), "has format `1`, not 2"),
+        ("state.json", lambda path: path.write_text('{"format": 2}'), "state.json was changed"),
+        ("state.json", edit("state", {"phase": "bogus"}), "state.json was changed"),
+        ("state.json", edit("files", [1]), "state.json was changed"),
+        ("state.json", edit("keep", True), "state.json was changed"),
     ],
 )
 def test_damaged_one_is_passed_over_and_named(
@@ -383,8 +397,8 @@ def test_disk_that_cannot_read_is_damage_too(
 def test_format_of_another_version_is_refused(started: Path, tmp_path: Path) -> None:
     shutil.copytree(started / name_of(3), tmp_path / "a")
     record = json.loads((tmp_path / "a" / "state.json").read_text())
-    (tmp_path / "a" / "state.json").write_text(json.dumps(record | {"format": 2}))
-    with pytest.raises(CheckpointError, match="has format `2`, not 1"):
+    (tmp_path / "a" / "state.json").write_text(json.dumps(record | {"format": 3}))
+    with pytest.raises(CheckpointError, match="has format `3`, not 2"):
         read_checkpoint(tmp_path / "a")
 
 

@@ -25,7 +25,7 @@ class Eval:
 
     def run(self) -> int:
         """Evaluate and print one row per task."""
-        from r1ci_engine.run import evaluate_run
+        from r1ci_engine.evaluation import evaluate_run
 
         with json_owns_stdout(self.as_json):
             result = evaluate_run(self.run_folder)

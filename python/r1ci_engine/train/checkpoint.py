@@ -2,8 +2,8 @@
 
 A checkpoint is a folder: `model/` (a Hugging Face folder, usable by itself),
 `optimizer.safetensors` and `state.json`, which is written last and lists size and checksum of
-every other file. It is made under a temporary name, flushed to the disk and renamed. Whatever
-happens in between, kill -9 included, the previous checkpoint is there and loads.
+every other file and of itself. It is made under a temporary name, flushed to the disk and renamed.
+Whatever happens in between, kill -9 included, the previous checkpoint is there and loads.
 
 Left out: several processes, and whose run it is (`run_folder.py` refuses another configuration).
 Names sort in the order of the run, so the latest is the last name that is whole. Names that begin
@@ -29,7 +29,7 @@ from r1ci_engine.model.decoder import Decoder
 from r1ci_engine.model.folder import save_model
 from r1ci_engine.train.optimizer import Optimizer
 
-FORMAT = 1
+FORMAT = 2
 KEPT = 2
 """Checkpoints that stay besides those asked to: the newest and one more."""
 OPTIMIZER = "optimizer.safetensors"
@@ -84,6 +84,7 @@ def save_checkpoint(
         }
         keep = keep or (final.exists() and not _may_go(final))
         record = {"format": FORMAT, "keep": keep, "files": files, "state": state}
+        record["crc32"] = _record_crc32(record)
         (temporary / "state.json").write_text(json.dumps(record), encoding="utf-8")
         for path in (*_files(temporary), temporary / "model", temporary):
             _flush(path)
@@ -128,20 +129,34 @@ def load_latest(root: Path) -> tuple[Checkpoint | None, list[str]]:
     return None, []
 
 
-def read_checkpoint(folder: Path) -> Checkpoint:
-    """Check that a checkpoint is whole and read its state. Raises CheckpointError if it is not."""
+def read_checkpoint(folder: Path, use: str = "") -> Checkpoint:
+    """Check that a checkpoint is whole and read its state. Raises CheckpointError if it is not.
+
+    `use`: what it is needed for, for the hint.
+    """
+    hint = f"{use}; restore it from a copy, or start anew in another --run-dir" if use else None
+    if not folder.is_dir():
+        raise CheckpointError(f"checkpoint `{folder}` is missing", hint=hint)
     try:
         record = json.loads((folder / "state.json").read_text(encoding="utf-8"))
-        files, state, version = record["files"], record["state"], record["format"]
+        version = record["format"]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"checkpoint `{folder}` has no readable state.json") from error
+        raise CheckpointError(f"checkpoint `{folder}` has no readable state.json", hint) from error
     if version != FORMAT:
-        raise CheckpointError(f"checkpoint `{folder}` has format `{version}`, not {FORMAT}")
+        raise CheckpointError(f"checkpoint `{folder}` has format `{version}`, not {FORMAT}", hint)
+    if record.pop("crc32", None) != _record_crc32(record):
+        raise CheckpointError(f"checkpoint `{folder}` is damaged: state.json was changed", hint)
+    files, state = record["files"], record["state"]
     for name, written in files.items():
         fault = _fault(folder / name, written["bytes"], written["crc32"])
         if fault:
-            raise CheckpointError(f"checkpoint `{folder}` is damaged: {name} {fault}")
+            raise CheckpointError(f"checkpoint `{folder}` is damaged: {name} {fault}", hint)
     return Checkpoint(folder, state)
+
+
+def _record_crc32(record: dict[str, Any]) -> int:
+    """Checksum of what `state.json` says besides it."""
+    return zlib.crc32(json.dumps(record, sort_keys=True).encode())
 
 
 def _fault(path: Path, size: int, crc32: int) -> str | None:
