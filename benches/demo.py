@@ -37,6 +37,7 @@ def main() -> None:
             "processor": processor(),
             "cores": os.cpu_count(),
             **{name: metadata.version(name) for name in ("torch", "numpy", "r1ci-engine")},
+            "commit": _commit(),
             "date": time.strftime("%Y-%m-%d"),
         },
         "command": "python benches/demo.py --seeds " + " ".join(map(str, options.seeds)),
@@ -50,6 +51,7 @@ def main() -> None:
 def _row(seed: int, out: Path) -> dict[str, Any]:
     staged_dir, plain_dir = out / f"seed_{seed}", out / f"seed_{seed}_plain"
     staged = _run(staged_dir, "--recipe", "demo", "--seed", str(seed))
+    load = round(os.getloadavg()[0], 1)
     after_sft = staged_dir / "checkpoints" / "2-eval_sft-000000" / "model"
     plain = _run(
         plain_dir,
@@ -67,9 +69,16 @@ def _row(seed: int, out: Path) -> dict[str, Any]:
             for task, other in zip(staged["by_task"], plain["by_task"], strict=True)
         },
         "seconds": staged["seconds"],
+        "load": load,
         "peak_rss_mb": staged["peak_rss_mb"],
         "steps": staged["steps"],
     }
+
+
+def _commit() -> str:
+    asked = ["git", "rev-parse", "--short", "HEAD"]
+    done = subprocess.run(asked, capture_output=True, text=True, check=False)
+    return done.stdout.strip() or "unknown"
 
 
 def _run(folder: Path, *arguments: str) -> dict[str, Any]:

@@ -113,8 +113,12 @@ def demo_page(report: dict[str, Any]) -> list[str]:
             for seed, share in [*shares, ("mean", mean)]
         )
         lines += ["", f"## {title}", "", *table(header, cells)]
-    costs = ((r["seed"], number(r["seconds"], 0), number(r["peak_rss_mb"], 0)) for r in rows)
-    lines += ["", "## Cost of a staged run", "", *table("seed | seconds | peak MB", costs)]
+    costs = (
+        (r["seed"], number(r["seconds"], 0), r.get("load", "-"), number(r["peak_rss_mb"], 0))
+        for r in rows
+    )
+    header = "seed | seconds | load average at its end | peak MB"
+    lines += ["", "## Cost of a staged run", "", *table(header, costs)]
     cells = []
     for task, first in rows[0]["by_task"].items():
         tasks = [row["by_task"][task] for row in rows]
@@ -125,7 +129,18 @@ def demo_page(report: dict[str, Any]) -> list[str]:
     header = (
         "task | kind | items | before | after SFT | after RL (stages) | after RL (plain) | gain"
     )
-    return [*lines, "", "## By task, mean of the seeds", "", *table(header, cells)]
+    lines += ["", "## By task, mean of the seeds", "", *table(header, cells)]
+    seeds = [row["seed"] for row in rows]
+    cells = (
+        (task, *(_course(row["by_task"][task]) for row in rows)) for task in rows[0]["by_task"]
+    )
+    header = " | ".join(["task", *(f"seed {seed}" for seed in seeds)])
+    title = "## By task and seed: before, after SFT, after RL (stages), after RL (plain)"
+    return [*lines, "", title, "", *table(header, cells)]
+
+
+def _course(shares: dict[str, Any]) -> str:
+    return " / ".join(number(100 * shares[m], 1) for m in ("before", "sft", "rl", "plain"))
 
 
 def _gain(before: float, after: float) -> str:
