@@ -1,4 +1,4 @@
-//! Compiles `src/zygote/native.rs` into the small library that warm interpreters load.
+//! Compiles `src/zygote/native/` into the small library that warm interpreters load.
 //!
 //! It is compiled by itself, without the standard library, because it runs inside another program:
 //! the interpreter. The result is embedded in the crate, so there is no file to install.
@@ -10,8 +10,8 @@ use std::process::Command;
 fn main() {
     let variable = |name: &str| env::var(name).unwrap_or_else(|_| panic!("cargo sets {name}"));
     let sources: PathBuf = Path::new(&variable("CARGO_MANIFEST_DIR")).join("src/zygote");
-    let (root, native) = (sources.join("native_root.rs"), sources.join("native.rs"));
-    for path in [&root, &native, &PathBuf::from("build.rs")] {
+    let root = sources.join("native_root.rs");
+    for path in [&root, &sources.join("native"), &PathBuf::from("build.rs")] {
         println!("cargo:rerun-if-changed={}", path.display());
     }
     let mut command = Command::new(variable("RUSTC"));
@@ -28,7 +28,6 @@ fn main() {
             "-Crelocation-model=pic",
         ])
         .args(["--target", &variable("TARGET")])
-        .env("R1CI_NATIVE", native)
         .arg("-o")
         .arg(Path::new(&variable("OUT_DIR")).join("zygote.so"))
         .arg(root);

@@ -28,11 +28,12 @@ mod identity;
 mod jail;
 mod kinds;
 #[cfg(test)]
-#[path = "zygote/native.rs"]
+#[path = "zygote/native/mod.rs"]
 #[allow(
     unsafe_code,
     dead_code,
     missing_docs,
+    clippy::wildcard_imports,
     reason = "compiled here for its declarations only"
 )]
 mod native;

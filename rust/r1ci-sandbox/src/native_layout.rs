@@ -1,8 +1,8 @@
-//! Holds the declarations of `zygote/native.rs`, which are written by hand, against the `libc` crate.
+//! Holds the declarations of `zygote/native/c_library.rs`, which are written by hand, against the `libc` crate.
 
 use std::mem::{offset_of, size_of};
 
-use crate::native;
+use crate::native::c_library as native;
 
 macro_rules! same_place {
     ($($ours:ident.$our_field:ident == $theirs:ident.$their_field:ident),* $(,)?) => {

@@ -48,7 +48,7 @@ pub(crate) struct Order {
 }
 
 impl Order {
-    /// The ten words of `Order` in `zygote/native.rs`.
+    /// The ten words of `Order` in `zygote/native/`.
     pub fn bytes(&self, limits: &Limits) -> [u8; 80] {
         // One second of grace: the supervisor's own clock decides, the kernel's is the backstop.
         let cpu = limits.cpu.as_secs_f64().ceil() as u64 + 1;

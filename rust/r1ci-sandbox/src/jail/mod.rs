@@ -2,6 +2,7 @@
 //! and its children. With `zygote/`, which puts them on, this is the security boundary.
 
 mod landlock;
+mod last_filter;
 mod seccomp;
 
 pub use landlock::landlock_abi;

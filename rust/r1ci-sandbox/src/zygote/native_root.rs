@@ -1,13 +1,13 @@
-// Root of the library that `build.rs` makes of `native.rs`: what a library without the standard
+// Root of the library that `build.rs` makes of `native/`: what a library without the standard
 // library has to bring along.
 #![no_std]
 
-include!(env!("R1CI_NATIVE"));
+mod native;
 
 #[panic_handler]
 fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
     // SAFETY: ends the process.
-    unsafe { _exit(1) }
+    unsafe { native::c_library::_exit(1) }
 }
 
 // The precompiled core names it; nobody calls it, because panics end the process.

@@ -1,4 +1,4 @@
-"""What the native half (`native.rs`) needs to know, gathered once per zygote.
+"""What the native half (`native/`) needs to know, gathered once per zygote.
 
 Everything that a child would otherwise compute is computed here: limits are lowered to the caller's
 own, texts and filter programs are laid out in memory as the kernel takes them.
@@ -35,7 +35,7 @@ LIMITS = (
 
 
 class Settings(ctypes.Structure):
-    """`Settings` of `native.rs`, field by field."""
+    """`Settings` of `native/`, field by field."""
 
     _fields_ = (
         *((name, ctypes.c_int) for name in ("control", "wake", "proc_folder", "own_namespaces")),

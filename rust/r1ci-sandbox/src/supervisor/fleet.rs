@@ -1,0 +1,188 @@
+//! The supervisor's zygotes, one of each kind: brought up, watched, replaced when they die.
+
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::AsFd;
+use std::time::Instant;
+
+use rustix::event::{Timespec, epoll};
+
+use crate::error::SandboxError;
+use crate::policy::Layer;
+use crate::pool::Job;
+use crate::report::ExitReason;
+use crate::zygote::{Starting, Zygote};
+
+use super::{MOST_FAILURES, Supervisor, Topic, watch};
+
+/// One kind of zygote and the work that waits for it.
+pub(super) struct Fleet {
+    pub state: State,
+    pub waiting: VecDeque<Waiting>,
+    pub failures: u32,
+}
+
+pub(super) enum State {
+    Cold,
+    Starting(Starting),
+    Ready(Zygote),
+    /// Its modules cannot be imported here; the bare kind takes its work.
+    Useless,
+}
+
+pub(super) struct Waiting {
+    pub number: u64,
+    pub job: Job,
+}
+
+impl Supervisor {
+    /// Start a zygote, wait for it, and see that it can run a script.
+    pub(super) fn bring_up(&mut self, place: usize) -> Result<(), String> {
+        let kind = &self.kinds[place];
+        let mut starting = Starting::launch(&self.config, self.arrangement, kind)
+            .map_err(|error| error.to_string())?;
+        let zygote = loop {
+            if let Some(zygote) = starting.ready(&self.config)? {
+                break zygote;
+            }
+            let mut waiting = [rustix::event::PollFd::new(
+                &starting.control,
+                rustix::event::PollFlags::IN,
+            )];
+            let pause = Timespec {
+                tv_sec: 1,
+                tv_nsec: 0,
+            };
+            let _ = rustix::event::poll(&mut waiting, Some(&pause));
+        };
+        self.facts.layers = zygote.layers.to_vec();
+        self.facts.python.clone_from(&zygote.python);
+        self.install(place, zygote)
+            .map_err(|error| error.to_string())?;
+        let (job, trial) = Job::trial();
+        self.begin(place, job);
+        while !self.running.is_empty() {
+            self.turn().map_err(|error| error.to_string())?;
+        }
+        let ended = trial.recv().map_err(|error| error.to_string())?.1;
+        if ended.exit_reason == ExitReason::Ok {
+            return Ok(());
+        }
+        self.fleets[place].state = State::Cold;
+        let name = ended.exit_reason.name();
+        Err(format!(
+            "an empty script ended with {name}: {}",
+            ended.detail
+        ))
+    }
+
+    pub(super) fn hold_to_required(self) -> Result<Self, SandboxError> {
+        let in_force = &self.facts.layers;
+        let missing = self
+            .config
+            .required
+            .iter()
+            .find(|layer| !in_force.contains(layer));
+        match missing {
+            None => Ok(self),
+            Some(layer) => Err(SandboxError::MissingLayer {
+                layer: *layer,
+                reason: self.why_missing(*layer),
+            }),
+        }
+    }
+
+    pub(super) fn why_missing(&self, layer: Layer) -> String {
+        if !self.config.wants(layer) {
+            return "it was switched off".into();
+        }
+        let abi = crate::jail::landlock_abi();
+        match layer {
+            Layer::Landlock | Layer::LandlockTcp | Layer::LandlockScope => {
+                format!("this kernel has Landlock version {abi}")
+            }
+            Layer::PrivateUid if !rustix::process::geteuid().is_root() => {
+                "only root can give scripts another user".into()
+            }
+            _ if self.facts.shortfalls.is_empty() => {
+                "this kernel or container does not allow it".into()
+            }
+            _ => self.facts.shortfalls.join("; "),
+        }
+    }
+
+    pub(super) fn launch(&mut self, place: usize) {
+        let launched = Starting::launch(&self.config, self.arrangement, &self.kinds[place]);
+        let watched = launched
+            .map_err(|error| error.to_string())
+            .and_then(|starting| {
+                watch(&self.epoll, starting.control.as_fd(), &Topic::Fleet(place))
+                    .map_err(|error| error.to_string())?;
+                Ok(starting)
+            });
+        match watched {
+            Ok(starting) => self.fleets[place].state = State::Starting(starting),
+            Err(reason) => self.start_failed(place, &reason),
+        }
+    }
+
+    pub(super) fn install(&mut self, place: usize, zygote: Zygote) -> io::Result<()> {
+        watch(&self.epoll, zygote.control.as_fd(), &Topic::Fleet(place))?;
+        self.fleets[place].state = State::Ready(zygote);
+        Ok(())
+    }
+
+    pub(super) fn start_failed(&mut self, place: usize, reason: &str) {
+        self.fleets[place].state = State::Cold;
+        self.fleets[place].failures += 1;
+        if place != 0 && self.fleets[place].failures == 1 {
+            // Most likely a module that is not installed: the script shall say so itself.
+            self.fleets[place].state = State::Useless;
+            let waiting = std::mem::take(&mut self.fleets[place].waiting);
+            self.fleets[0].waiting.extend(waiting);
+            self.fleets[0]
+                .waiting
+                .make_contiguous()
+                .sort_by_key(|w| w.number);
+        } else if self.fleets[place].failures >= MOST_FAILURES {
+            self.fleets[place].failures = 0;
+            for waiting in std::mem::take(&mut self.fleets[place].waiting) {
+                self.answer_fault(waiting.job, format!("no interpreter comes up: {reason}"));
+            }
+        }
+    }
+
+    pub(super) fn check_starts(&mut self, now: Instant) {
+        for place in 0..self.fleets.len() {
+            if let State::Starting(starting) = &self.fleets[place].state
+                && starting.deadline <= now
+            {
+                self.hear(place);
+            }
+        }
+    }
+
+    /// A zygote is gone, or of no use any more.
+    pub(super) fn lose(&mut self, place: usize, reason: &str) {
+        let lost: Vec<u64> = self
+            .running
+            .iter()
+            .filter_map(|(number, (running, _))| (running.kind == place).then_some(*number))
+            .collect();
+        if let State::Ready(zygote) = &self.fleets[place].state {
+            let _ = epoll::delete(&self.epoll, &zygote.control);
+        }
+        for number in lost {
+            let Some((mut running, job)) = self.take(number) else {
+                continue;
+            };
+            if running.had_begun() {
+                self.answer_fault(job, reason.to_owned());
+            } else {
+                self.again(place, job, reason);
+            }
+        }
+        // Dropping it kills what is left of it.
+        self.fleets[place].state = State::Cold;
+    }
+}

@@ -1,0 +1,116 @@
+//! Messages to and from the supervisor: `wire.rs` has the other half.
+
+use core::ffi::c_int;
+
+use super::c_library::*;
+
+/// What arrives with a script: `Order` in `wire.rs`.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Order {
+    pub execution: u64,
+    pub flags: u64,
+    pub slot: u64,
+    pub seed: u64,
+    pub code_bytes: u64,
+    pub memory_bytes: u64,
+    pub file_bytes: u64,
+    pub open_files: u64,
+    pub cpu_seconds: u64,
+    pub tasks: u64,
+}
+pub const HAS_STDIN: u64 = 1;
+pub const HAS_RULESET: u64 = 2;
+pub const OWN_PROCESSES: u64 = 4;
+pub const ORDER_BYTES: usize = size_of::<Order>();
+pub const MOST_HANDLES: usize = 6;
+
+pub fn watch(poller: c_int, handle: c_int, topic: u64) -> bool {
+    let mut event = Event {
+        events: EPOLLIN,
+        topic,
+    };
+    // SAFETY: the kernel reads one event.
+    unsafe { epoll_ctl(poller, EPOLL_CTL_ADD, handle, &raw mut event) == 0 }
+}
+
+/// Room for a control message with `MOST_HANDLES` descriptors, aligned as the kernel wants it.
+#[repr(C, align(8))]
+struct ControlSpace([u8; size_of::<ControlHeader>() + MOST_HANDLES * 4]);
+
+pub fn receive(
+    socket: c_int,
+    order: &mut Order,
+    handles: &mut [c_int; MOST_HANDLES],
+) -> Option<(usize, usize)> {
+    let mut space = ControlSpace([0; size_of::<ControlHeader>() + MOST_HANDLES * 4]);
+    let mut part = IoVec {
+        base: (&raw mut *order).cast(),
+        size: ORDER_BYTES,
+    };
+    let mut message = MessageHeader {
+        name: core::ptr::null_mut(),
+        name_bytes: 0,
+        parts: &raw mut part,
+        part_count: 1,
+        control: space.0.as_mut_ptr().cast(),
+        control_bytes: space.0.len(),
+        flags: 0,
+    };
+    // SAFETY: all of it lives here, with the sizes given; any bytes are a valid order.
+    let size = unsafe { recvmsg(socket, &raw mut message, MSG_CMSG_CLOEXEC) };
+    if size <= 0 {
+        return if size < 0 && errno() == EINTR {
+            receive(socket, order, handles)
+        } else {
+            None
+        };
+    }
+    let mut count = 0;
+    if message.control_bytes >= size_of::<ControlHeader>() {
+        // SAFETY: the space is aligned, large enough and was filled by the kernel.
+        let header = unsafe { &*(&raw const space).cast::<ControlHeader>() };
+        if header.level == SOL_SOCKET && header.kind == SCM_RIGHTS {
+            let numbers = &space.0[size_of::<ControlHeader>()..header.bytes.min(space.0.len())];
+            for (slot, number) in handles.iter_mut().zip(numbers.chunks_exact(4)) {
+                *slot = c_int::from_ne_bytes([number[0], number[1], number[2], number[3]]);
+                count += 1;
+            }
+        }
+    }
+    Some((size as usize, count))
+}
+
+pub fn send(socket: c_int, bytes: &mut [u8], handle: Option<c_int>) -> bool {
+    const USED: usize = size_of::<ControlHeader>() + 4;
+    let mut space = ControlSpace([0; size_of::<ControlHeader>() + MOST_HANDLES * 4]);
+    space.0[..8].copy_from_slice(&USED.to_ne_bytes());
+    space.0[8..12].copy_from_slice(&SOL_SOCKET.to_ne_bytes());
+    space.0[12..16].copy_from_slice(&SCM_RIGHTS.to_ne_bytes());
+    space.0[16..20].copy_from_slice(&handle.unwrap_or(-1).to_ne_bytes());
+    let mut part = IoVec {
+        base: bytes.as_mut_ptr().cast(),
+        size: bytes.len(),
+    };
+    let message = MessageHeader {
+        name: core::ptr::null_mut(),
+        name_bytes: 0,
+        parts: &raw mut part,
+        part_count: 1,
+        control: if handle.is_some() {
+            space.0.as_mut_ptr().cast()
+        } else {
+            core::ptr::null_mut()
+        },
+        // The kernel wants the padded size.
+        control_bytes: if handle.is_some() { USED + 4 } else { 0 },
+        flags: 0,
+    };
+    // SAFETY: all of it lives here, with the sizes given.
+    while unsafe { sendmsg(socket, &raw const message, MSG_NOSIGNAL) } < 0 {
+        if errno() != EINTR {
+            return false;
+        }
+    }
+    true
+}
