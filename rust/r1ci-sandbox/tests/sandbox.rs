@@ -61,6 +61,25 @@ fn exits_are_mapped_as_the_interpreter_maps_them() {
 }
 
 #[test]
+fn a_script_finds_signals_as_a_fresh_interpreter_has_them() {
+    let sandbox = start(1);
+    let shown = run(
+        &sandbox,
+        "import signal\nfor n in sorted(signal.valid_signals()):\n    \
+         if signal.getsignal(n) not in (signal.SIG_DFL, None): print(n, signal.getsignal(n))",
+    );
+    let text = stdout(&shown);
+    assert!(text.contains("default_int_handler"), "{text}");
+    assert!(!text.contains("lambda"), "{text}");
+    let execution = run(
+        &sandbox,
+        "import os, signal\nos.kill(os.getpid(), signal.SIGTERM)\nwhile True: pass",
+    );
+    assert_eq!(execution.exit_reason, ExitReason::Killed);
+    assert_eq!(execution.signal, Some(15));
+}
+
+#[test]
 fn tracebacks_show_the_script_and_no_host_path() {
     let sandbox = start(1);
     let execution = run(

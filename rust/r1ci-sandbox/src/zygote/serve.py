@@ -4,6 +4,7 @@ Any number of children live at once. The script itself goes past the zygote, in 
 only the child reads. When the supervisor goes away, the zygote ends and takes its children along.
 """
 
+import _signal
 import ctypes
 import json
 import os
@@ -25,7 +26,9 @@ LENT = 2**63  # numbers of lent work folders are below
 
 def become_script(settings, scratch):
     """In a child, with the jail up: read the source and run it."""
-    signal.set_wakeup_fd(-1)
+    # The module's own functions, because those of `signal` look every number up in an enumeration.
+    _signal.set_wakeup_fd(-1)
+    _signal.signal(_signal.SIGTERM, _signal.SIG_DFL)
     if settings.slot < LENT:
         folder = f"{scratch}/{WORK}{settings.slot}"
         os.environ["HOME"] = os.environ["TMPDIR"] = folder
