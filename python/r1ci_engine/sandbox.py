@@ -118,9 +118,9 @@ class ExecutionResult:
     """Protections that were in force."""
     detail: str
     """A remark for people; empty when there is nothing to say."""
-    stdout_cut: int
-    """Where in `stdout` (in characters) the dropped bytes are missing; its length if none are."""
-    stderr_cut: int
+    stdout_cut: int | None
+    """Where in `stdout` (in characters) the dropped bytes are missing; None if none are."""
+    stderr_cut: int | None
 
 
 class Sandbox:
@@ -296,4 +296,7 @@ def _raw(request: ExecutionRequest) -> tuple[bytes, bytes, int, Limits | None]:
 
 def _result(raw: dict[str, Any]) -> ExecutionResult:
     raw["exit_reason"] = ExitReason(raw["exit_reason"])
+    for stream in ("stdout", "stderr"):  # there is no place where nothing is missing
+        if not raw[f"{stream}_dropped"]:
+            raw[f"{stream}_cut"] = None
     return ExecutionResult(**raw)

@@ -140,7 +140,23 @@ def test_tasks_as_json_and_as_lines(capsys: pytest.CaptureFixture[str]) -> None:
 def test_a_misspelt_task_gets_the_nearest_name(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["tasks", "show", "starter/gdc"]) == 2
     assert "starter/gcd" in capsys.readouterr().err
-    assert main(["tasks", "generate", "starter/gcd", "--count", "0"]) == 2
+
+
+@pytest.mark.parametrize("count", ["0", "-1", "1000001", "9" * 30])
+def test_a_count_of_items_has_bounds(count: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["tasks", "generate", "starter/gcd", f"--count={count}"]) == 2
+    said = capsys.readouterr().err
+    assert f"`--count` is `{count}`: it has to be from 1 to 1000000" in said
+    assert "in memory" in said
+
+
+def test_columns_of_the_list_of_tasks_are_explained(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["tasks", "list", "--json"]) == 0
+    columns = json.loads(capsys.readouterr().out)[0]
+    assert main(["tasks", "list", "--help"]) == 0
+    said = capsys.readouterr().out
+    for column in columns.keys() - {"name", "suite", "about"}:
+        assert f"`{column}`" in said
 
 
 def test_a_script_in_the_sandbox(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
@@ -149,6 +165,7 @@ def test_a_script_in_the_sandbox(capsys: pytest.CaptureFixture[str], tmp_path: P
     assert main(["sandbox", "run", str(script), "--json"]) == 0
     result = json.loads(capsys.readouterr().out)
     assert (result["stdout"], result["stderr"], result["exit_reason"]) == ("42\n", "note\n", "ok")
+    assert result["stdout_cut"] is result["stderr_cut"] is None
     assert main(["sandbox", "run", str(script)]) == 0
     captured = capsys.readouterr()
     assert captured.out == "42\n"
@@ -227,7 +244,7 @@ def test_an_evaluation_is_shown_by_task_and_by_split(
         print("chatter")
         return found
 
-    monkeypatch.setattr("r1ci_engine.run.evaluate_run", evaluate)
+    monkeypatch.setattr("r1ci_engine.evaluation.evaluate_run", evaluate)
     assert main(["eval", "runs/x", "--json"]) == 0
     captured = capsys.readouterr()
     assert json.loads(captured.out) == found

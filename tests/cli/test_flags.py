@@ -41,6 +41,15 @@ def test_flags_of_the_verb_and_files_stay_where_they_are() -> None:
         (["--tasks.train", '["a,b"]'], {"tasks": {"train": ["a,b"]}}),
         (["--tasks.train", ""], {"tasks": {"train": []}}),
         (["--curriculum.stage-steps", "4,3,2,1"], {"curriculum": {"stage_steps": [4, 3, 2, 1]}}),
+        (["--curriculum.stage-steps", *"0000"], {"curriculum": {"stage_steps": [0, 0, 0, 0]}}),
+        (["--curriculum.stage-steps=0", "1"], {"curriculum": {"stage_steps": [0, 1]}}),
+        (
+            ["--curriculum.stage-steps", "[4,", "3,", "2]"],
+            {"curriculum": {"stage_steps": [4, 3, 2]}},
+        ),
+        (["--curriculum.stage-steps", "4", "-1"], {"curriculum": {"stage_steps": [4, -1]}}),
+        (["--tasks.train", "a/b", "c.jsonl"], {"tasks": {"train": ["a/b", "c.jsonl"]}}),
+        (["--tasks.train", "a/b,", "c d"], {"tasks": {"train": ["a/b", "c d"]}}),
         (["--seed", "-1"], {"seed": -1}),
         (["--seed", "1", "--seed", "2"], {"seed": 2}),
         (["--sft.steps", "1\nseed = 2"], {"sft": {"steps": "1\nseed = 2"}}),
@@ -48,6 +57,15 @@ def test_flags_of_the_verb_and_files_stay_where_they_are() -> None:
 )
 def test_values_follow_toml_and_the_key(arguments: list[str], expected: object) -> None:
     assert overrides(*arguments) == expected
+
+
+def test_a_list_ends_at_the_next_flag_or_file() -> None:
+    listed = {"curriculum": {"stage_steps": [1, 2]}}
+    for end in ("a.toml", "-h"):
+        rest = ["--curriculum.stage-steps", "1", "2", end, "b"]
+        assert split_overrides(rest, OWN) == ([end, "b"], listed)
+    rest = ["--curriculum.stage-steps", "1", "2", "--resume"]
+    assert split_overrides(rest, OWN) == (["--resume"], listed)
 
 
 def test_two_keys_of_one_section_live_together() -> None:

@@ -1,5 +1,6 @@
 """`r1ci-engine train` up to the point where the run begins: precedence, dry run, refusals."""
 
+import os
 import tomllib
 from pathlib import Path
 
@@ -124,6 +125,51 @@ def test_resuming_what_is_not_there_is_refused(
 ) -> None:
     message = refused(capsys, "--resume", "--run-dir", str(tmp_path / "absent"))
     assert "holds no run: there is no such folder" in message
+
+
+@pytest.mark.parametrize("value", ["", " "])
+def test_an_empty_run_folder_is_refused(
+    value: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An unset variable of a shell must not fill the current folder."""
+    monkeypatch.chdir(tmp_path)
+    message = refused(capsys, "--recipe", "demo", "--run-dir", value)
+    assert "`--run-dir` is empty" in message
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_is_no_file_is_said_instead_of_waited_for(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    pipe = tmp_path / "pipe.toml"
+    os.mkfifo(pipe)
+    for given in ([str(pipe)], ["--config", str(pipe)]):
+        assert f"`{pipe}`: it is a named pipe" in refused(capsys, *given, "--dry-run")
+    assert "`/dev/zero`: it is a character device" in refused(capsys, "/dev/zero", "--dry-run")
+    assert main(["sandbox", "run", str(pipe)]) == 2
+    assert f"`{pipe}`: it is a named pipe" in capsys.readouterr().err
+
+
+def test_a_pipe_of_the_shell_is_read(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    reading, writing = os.pipe()
+    os.write(writing, b"seed = 3")
+    os.close(writing)
+    assert resolved(capsys, f"/dev/fd/{reading}").seed == 3
+    os.close(reading)
+
+
+def test_a_list_can_be_given_as_the_help_shows_it(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "--help"]) == 0
+    assert "--curriculum.stage-steps  (default: 150,150,150,150)" in capsys.readouterr().out
+    for given in (["0,0,0,0"], [*"0000"], ["[0,", "0,", "0,", "0]"]):
+        config = resolved(capsys, "--curriculum.stage-steps", *given)
+        assert config.curriculum.stage_steps == (0, 0, 0, 0)
+
+
+def test_help_says_where_results_go(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "--help"]) == 0
+    text = capsys.readouterr().out
+    assert "standard error" in text and "summary.json" in text and "--json" in text
 
 
 def test_help_lists_every_key(capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,6 +10,7 @@ from xml.etree import ElementTree
 import pytest
 from report.synthetic import HOSTILE, config, encode, items, make_run, trajectory
 
+from r1ci_engine.cli import main
 from r1ci_engine.config import config_to_toml
 from r1ci_engine.errors import DataError
 from r1ci_engine.report import html as page_module
@@ -196,6 +197,17 @@ def test_the_readme_picture_is_one_file_without_references(finished_run: Path, t
     text = out.read_text()
     assert "prefers-color-scheme: dark" in text and "stage 4" in text and "after RL" in text
     assert "href" not in text and len(text) < 60_000
+
+
+def test_the_command_draws_the_picture_too(
+    finished_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    out = tmp_path / "drawn.svg"
+    assert main(["report", str(finished_run), "--picture", str(out)]) == 0
+    assert capsys.readouterr().out == f"{finished_run / 'report.html'}\n{out}\n"
+    assert out.read_bytes() == readme_picture(finished_run, tmp_path / "again.svg").read_bytes()
+    assert main(["report", str(finished_run), "--picture", str(tmp_path / "no" / "x.svg")]) == 2
+    assert "cannot write" in capsys.readouterr().err
 
 
 def test_no_picture_without_reinforcement(sft_run: Path, tmp_path: Path):

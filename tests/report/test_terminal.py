@@ -81,6 +81,9 @@ def test_filters_choose(finished_run: Path):
         (ViewFilter(step=99), "no trajectories of step `99`"),
         (ViewFilter(phase="grppo"), "no phase `grppo`"),
         (ViewFilter(task="nothing"), "no trajectory of step 48 matches"),
+        (ViewFilter(limit=-1), "`--limit` is `-1`: at least 1"),
+        (ViewFilter(limit=0), "`--limit` is `0`: at least 1"),
+        (ViewFilter(step=2, phase="measure"), "both a step"),
     ],
 )
 def test_an_empty_choice_is_an_error_with_a_hint(finished_run: Path, choice: ViewFilter, said: str):

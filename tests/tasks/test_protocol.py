@@ -170,7 +170,8 @@ def test_scanner_stops_exactly_at_the_fence(text: str) -> None:
 @given(MODEL_LIKE, MODEL_LIKE)
 def test_nothing_raises_and_answers_are_clean(first: str, last: str) -> None:
     answer = extract_answer(last)
-    assert answer is None or (answer == answer.strip() and answer in last.replace("\r", ""))
+    written = (last, last.replace("\r", ""))  # line ends of a fence may be taken off on the way
+    assert answer is None or (answer == answer.strip() and any(answer in text for text in written))
     if format_kept([first, last]):
         assert answer is not None and extract_answer(first) is None
 
@@ -216,8 +217,8 @@ class Result:
     cpu_s: float = 30.0
     stdout_dropped: int = 0
     stderr_dropped: int = 0
-    stdout_cut: int = 0
-    stderr_cut: int = 0
+    stdout_cut: int | None = None
+    stderr_cut: int | None = None
 
 
 def always(_: str) -> bool:

@@ -105,7 +105,8 @@ def _run(arguments: list[str]) -> int:
 
 def _print_keys() -> None:
     sys.stdout.write(
-        "configuration keys, in files as `[grpo] group_size = 8`, as flags `--grpo.group-size 8`:\n"
+        "configuration keys, in files as `[grpo] group_size = 8`, as flags `--grpo.group-size 8`;\n"
+        "lists, in files as `stage_steps = [9, 9]`, as flags `--curriculum.stage-steps 9,9`:\n"
     )
     for flag, default, description in list_keys():
         sys.stdout.write(f"\n  {flag}  (default: {default})\n      {description}\n")

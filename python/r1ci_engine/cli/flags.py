@@ -45,7 +45,8 @@ def split_overrides(
     """Take the configuration flags out of a verb's arguments.
 
     Every `--flag` that is not one of the verb's `own_flags` (without dashes) names a key of
-    RunConfig, in kebab-case or snake_case. Returns the arguments that stay with the verb, and a
+    RunConfig, in kebab-case or snake_case. A list takes its entries with commas or one by one, up
+    to the next flag or TOML file. Returns the arguments that stay with the verb, and a
     nested dictionary for `load_config`; a key given twice keeps its last value. Raises
     ConfigError for a flag without a value and for an undotted flag that nobody knows.
     """
@@ -70,12 +71,17 @@ def split_overrides(
                 raise ConfigError(f"`{argument}` needs a value", f"write `{argument} VALUE`")
             text = arguments[position]
             position += 1
-        _place(overrides, path, _parse_value(text, _find_field(path)))
+        field = _find_field(path)
+        entries = [text]
+        while _is_list(field) and position < len(arguments) and _is_entry(arguments[position]):
+            entries.append(arguments[position])
+            position += 1
+        _place(overrides, path, _parse_value(entries, field))
     return rest, overrides
 
 
 def list_keys() -> Iterator[tuple[str, str, str]]:
-    """Yield (flag, default as TOML, help text) for every key, in the order of the models."""
+    """Yield (flag, default as it can be given, help text) for every key, in the models' order."""
     yield from _walk(RunConfig(), ())
 
 
@@ -91,7 +97,8 @@ def _walk(section: BaseModel, parents: tuple[str, ...]) -> Iterator[tuple[str, s
 
 def _format_value(value: object) -> str:
     if isinstance(value, tuple):
-        return "[" + ", ".join(_format_value(entry) for entry in value) + "]"
+        # Without blanks and quotes, which a shell would take for its own.
+        return ",".join(map(str, value)) or "[]"
     if isinstance(value, bool):
         return str(value).lower()
     return f'"{value}"' if isinstance(value, str) else str(value)
@@ -116,14 +123,27 @@ def _find_field(path: Sequence[str]) -> FieldInfo | None:
     return section.model_fields.get(path[-1])
 
 
-def _parse_value(text: str, field: FieldInfo | None) -> Any:
+def _is_list(field: FieldInfo | None) -> bool:
+    return field is not None and get_origin(field.annotation) is tuple
+
+
+def _is_entry(argument: str) -> bool:
+    """Whether an argument behind a list's first entry is one more; files of `train` are TOML."""
+    is_flag = argument.startswith("-") and not argument[1:2].isdigit()
+    return not is_flag and not argument.endswith(".toml")
+
+
+def _parse_value(entries: Sequence[str], field: FieldInfo | None) -> Any:
     """A TOML value where the text is one, else the text; lists may leave out the brackets."""
-    if field is not None and get_origin(field.annotation) is tuple:
-        for candidate in (text, f"[{text}]"):
+    text = " ".join(entries)
+    if _is_list(field):
+        # `[1, 2]` is two arguments if nobody quotes it.
+        listed = ",".join(entry.strip().removesuffix(",") for entry in entries)
+        for candidate in (text, f"[{listed}]"):
             value = _parse_toml(candidate)
             if isinstance(value, list):
                 return value
-        return [part.strip() for part in text.split(",")]
+        return [part.strip() for part in listed.split(",")]
     value = _parse_toml(text)
     if value is None or (field is not None and isinstance(field.default, str)):
         # `--sft.path 7` names a file; only quotes are taken off a text.

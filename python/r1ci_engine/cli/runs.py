@@ -51,7 +51,7 @@ class View:
     run_folder: RunFolder
     """A run folder, finished or not."""
     step: int | None = None
-    """Show trajectories of this reinforcement step."""
+    """Show trajectories of this reinforcement step; not together with `--phase`."""
     phase: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
     """Show trajectories of `measure`, `eval_before`, `eval_sft` or `eval_rl`."""
     task: Annotated[str | None, tyro.conf.arg(metavar="TEXT")] = None
@@ -84,10 +84,15 @@ class Report:
 
     run_folder: RunFolder
     """A run folder, finished or not."""
+    picture: Annotated[Path | None, tyro.conf.arg(metavar="FILE.svg")] = None
+    """Also draw reward and accuracies as one picture, such as the one in the README."""
 
     def run(self) -> int:
-        """Write the file and say where it is."""
+        """Write what is asked for and say where it is."""
+        from r1ci_engine.report.curves import readme_picture
         from r1ci_engine.report.html import build_report
 
         sys.stdout.write(f"{build_report(self.run_folder)}\n")
+        if self.picture is not None:
+            sys.stdout.write(f"{readme_picture(self.run_folder, self.picture)}\n")
         return 0

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import tyro
 
+from r1ci_engine.cli.files import require_file
 from r1ci_engine.cli.output import Json, print_json, print_pairs, print_table
 from r1ci_engine.config import RunConfig, SandboxSection, parse_config
 from r1ci_engine.errors import ConfigError
@@ -43,7 +44,7 @@ class SandboxRun:
         from r1ci_engine.sandbox import Limits, Sandbox
 
         try:
-            code = self.file.read_text(encoding="utf-8")
+            code = require_file(self.file).read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
             raise ConfigError(f"cannot read `{self.file}`: {reason}") from error

@@ -10,10 +10,20 @@ import tyro
 from r1ci_engine.cli.output import Json, print_json, print_pairs, print_table
 from r1ci_engine.errors import ConfigError
 
+MOST_ITEMS = 1_000_000
+"""Items of `tasks generate` are told apart by holding all of them: about a KiB each."""
+
 
 @dataclass(frozen=True)
 class TasksList:
     """List every task by name.
+
+    The column `selected` says whether the task is in the suite's recommended selection (for
+    Reasoning-Gym 84 tasks, without those newer than the paper, with long grids or programs as
+    answers, with a twin in another suite, or with several right answers). Any task can be named.
+
+    The column `reference` says whether the items carry an answer to compare with; without one,
+    only the task's own scorer knows what is right.
 
     Example: r1ci-engine tasks list
     """
@@ -78,14 +88,17 @@ class TasksGenerate:
         """Print the items: JSON lines, or one array with `--json`."""
         from r1ci_engine.tasks.catalogue import find_task
 
-        if self.count < 1:
-            raise ConfigError(f"`--count` is `{self.count}`: at least 1 is needed")
-        items = [asdict(item) for item in find_task(self.name).generate(self.count, self.seed)]
+        if not 1 <= self.count <= MOST_ITEMS:
+            raise ConfigError(
+                f"`--count` is `{self.count}`: it has to be from 1 to {MOST_ITEMS}",
+                "all items are held in memory to keep them different; for more, give other seeds",
+            )
+        items = find_task(self.name).generate(self.count, self.seed)
         if self.as_json:
-            print_json(items)
+            print_json([asdict(item) for item in items])
         else:
             for item in items:
-                sys.stdout.write(json.dumps(item, ensure_ascii=False) + "\n")
+                sys.stdout.write(json.dumps(asdict(item), ensure_ascii=False) + "\n")
         return 0
 
 

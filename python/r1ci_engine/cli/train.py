@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import tyro
 
+from r1ci_engine.cli.files import require_file
 from r1ci_engine.cli.flags import recipe_path
 from r1ci_engine.config import RunConfig, config_to_toml, load_config
 from r1ci_engine.errors import ConfigError
@@ -19,6 +20,9 @@ class Train:
 
     Every configuration key is also a flag: `--grpo.group-size 8`. Flags win over files, files win
     over the recipe, and `--help` lists all keys.
+
+    Progress and the final table of accuracies go to standard error. For scripts there are
+    `summary.json` in the run folder and `r1ci-engine eval DIR --json`.
 
     Example: r1ci-engine train --recipe demo --run-dir runs/demo --seed 1
     """
@@ -35,7 +39,7 @@ class Train:
         tyro.conf.arg(metavar="FILE.toml ...", help_behavior_hint="(default: none)"),
     ] = ()
     """The same as FILE.toml, as a flag."""
-    run_dir: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
+    run_dir: Annotated[str | None, tyro.conf.arg(metavar="DIR")] = None
     """Where everything is written; `runs/NAME` of the last file or recipe if left out."""
     resume: bool = False
     """Go on with the run in `--run-dir`; its own configuration unless one is given."""
@@ -50,7 +54,7 @@ class Train:
     def run(self, overrides: dict[str, Any]) -> int:
         """Resolve the configuration, then hand over to the main run."""
         files = self._files()
-        run_dir = self.run_dir or Path("runs") / (files[-1].stem if files else "defaults")
+        run_dir = self._run_dir(files)
         if self.resume and not files:
             files = [RunPaths(run_dir).require_run()]
         config = load_config(files, overrides)
@@ -70,7 +74,17 @@ class Train:
                 "their order decides, so give them all in one place",
             )
         recipe = [recipe_path(self.recipe)] if self.recipe is not None else []
-        return [*recipe, *self.files, *self.config]
+        return [*recipe, *map(require_file, (*self.files, *self.config))]
+
+    def _run_dir(self, files: list[Path]) -> Path:
+        if self.run_dir is None:
+            return Path("runs") / (files[-1].stem if files else "defaults")
+        if not self.run_dir.strip():  # as a path it would be the current folder
+            raise ConfigError(
+                f"`--run-dir` is empty: `{self.run_dir}`",
+                "is the variable set? `--run-dir .` stands for the current folder",
+            )
+        return Path(self.run_dir)
 
     @staticmethod
     def _require_tasks(config: RunConfig) -> None:

@@ -107,11 +107,6 @@ class Measurement:
     faulty: int
     """Trajectories left out because the sandbox failed, not the model."""
 
-    @property
-    def unmeasured(self) -> tuple[str, ...]:
-        """Items without a single sound sample."""
-        return tuple(m.item_id for m in self.measures if not m.samples)
-
 
 def measure_items(items: Iterable[Item], trajectories: Iterable[Trajectory]) -> Measurement:
     """Count right answers per item and agent; faulty trajectories are left out and counted.

@@ -106,7 +106,8 @@ def draw(run: RunFolder, phase: str, curve: Curve, frame: Frame | None = None) -
 def readme_picture(run_folder: Path, out_svg: Path) -> Path:
     """Write one SVG file for a README: the reward curve by stage beside the accuracies.
 
-    Follows the reader's light or dark scheme. Raises DataError if the run has no GRPO steps.
+    `r1ci-engine report RUN --picture docs/demo.svg` does this. Follows the reader's light or dark
+    scheme. Raises DataError if the run has no GRPO steps or the file cannot be written.
     """
     run = RunFolder.open(run_folder)
     left = draw(run, "grpo", GRPO_CURVES[0], Frame(width=560, height=270))
@@ -133,7 +134,7 @@ def readme_picture(run_folder: Path, out_svg: Path) -> Path:
         ".heading{font-size:14px;font-weight:650;fill:var(--ink)}"
         ".key{font-size:12px;fill:var(--dim)}.value{font-size:13px;font-weight:650;fill:var(--ink)}"
     )
-    out_svg.write_text(
+    picture = (
         '<svg xmlns="http://www.w3.org/2000/svg" width="960" height="350" viewBox="0 0 960 350"'
         ' role="img" aria-label="Reward over reinforcement steps, and accuracy before and after">'
         f"<style>{style}</style>"
@@ -142,9 +143,12 @@ def readme_picture(run_folder: Path, out_svg: Path) -> Path:
         f'<g transform="translate(24 40)"><text class="heading">Reward, step by step</text>{keys}'
         f'</g><g transform="translate(16 56)">{_nested(left, 560, 270)}</g>'
         f'<text class="key" x="340" y="334" text-anchor="middle">GRPO step</text>'
-        f'<g transform="translate(628 46)">{"".join(right)}</g></svg>\n',
-        encoding="utf-8",
+        f'<g transform="translate(628 46)">{"".join(right)}</g></svg>\n'
     )
+    try:
+        out_svg.write_text(picture, encoding="utf-8")
+    except OSError as error:
+        raise DataError(f"cannot write `{out_svg}`: {error.strerror}") from error
     return out_svg
 
 

@@ -41,16 +41,21 @@ STEP_FILE = re.compile(r"step_(\d+)\.jsonl", re.ASCII)
 def require_run(path: Path) -> Path:
     """The configuration file of a run folder. Raises DataError if there is no run at `path`."""
     config = path / "config.toml"
+    hint = "give a run folder: the one that `r1ci-engine train --run-dir DIR` has written"
     try:
         if config.is_file():
             return config
-        lacking = "no config.toml in it" if path.is_dir() else "no such folder"
+        if path.is_dir():
+            lacking = "no config.toml in it"
+        elif path.exists():
+            lacking = "a file, not a folder"
+            if (path.parent / "config.toml").is_file():
+                hint = f"its folder is one: `{path.parent}`"
+        else:
+            lacking = "no such folder"
     except (OSError, ValueError) as error:
         lacking = f"nothing that can be read there: {error}"
-    raise DataError(
-        f"`{path}` holds no run: there is {lacking}",
-        hint="give a run folder: the one that `r1ci-engine train --run-dir DIR` has written",
-    )
+    raise DataError(f"`{path}` holds no run: there is {lacking}", hint=hint)
 
 
 @dataclass(frozen=True)

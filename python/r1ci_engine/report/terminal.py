@@ -158,10 +158,16 @@ def view(run_folder: Path, choice: ViewFilter, console: Console | None = None) -
 
     Every group shows all its siblings as rows, and the chosen ones in full.
 
-    Raises DataError if the folder is no run, has no such step or phase, or nothing matches.
+    Raises DataError if the folder is no run, has no such step or phase, or nothing matches, and
+    for a choice that contradicts itself.
     """
     run = RunFolder.open(run_folder)
     console = console or make_console()
+    if choice.limit < 1:
+        raise DataError(
+            f"`--limit` is `{choice.limit}`: at least 1 group is shown",
+            hint="leave `--limit` out for 3 groups",
+        )
     source, trajectories = _source(run, choice)
     groups: dict[str, list[Trajectory]] = {}
     for trajectory in trajectories:
@@ -184,6 +190,11 @@ def view(run_folder: Path, choice: ViewFilter, console: Console | None = None) -
 
 def _source(run: RunFolder, choice: ViewFilter) -> tuple[str, list[Trajectory]]:
     if choice.phase is not None:
+        if choice.step is not None:
+            raise DataError(
+                f"both a step (`{choice.step}`) and a phase (`{choice.phase}`) are given",
+                hint="give --step for reinforcement, or --phase for what was sampled beside it",
+            )
         if choice.phase not in PHASE_FILES:
             known = ", ".join(PHASE_FILES)
             raise DataError(f"there is no phase `{choice.phase}`", hint=f"one of {known}")

@@ -134,7 +134,11 @@ class FenceScanner:
 
 
 def find_script(turn_text: str) -> Script | None:
-    """The first closed script of a turn, None if there is none."""
+    """The first closed script of a turn, None if there is none.
+
+    Reads a turn whole where a rollout feeds a `FenceScanner` piece by piece; both must agree, so
+    this is what tests and tools compare with.
+    """
     return FenceScanner().feed(turn_text)
 
 
@@ -206,8 +210,10 @@ def result_text(result: "ExecutionResult", fits: Callable[[str], bool]) -> str:
     return _cut_middle(body, lambda middle: f"\n{HEADING}\n{middle}\n", fits)
 
 
-def _with_gap(stream: str, dropped: int, cut: int) -> str:
-    return f"{stream[:cut]}\n[{dropped} bytes left out]\n{stream[cut:]}" if dropped else stream
+def _with_gap(stream: str, dropped: int, cut: int | None) -> str:
+    if cut is None:
+        return stream
+    return f"{stream[:cut]}\n[{dropped} bytes left out]\n{stream[cut:]}"
 
 
 def _ending(result: "ExecutionResult") -> str:
