@@ -77,8 +77,8 @@ def result(stdout: str = "", reason: ExitReason = ExitReason.OK, **changes: Any)
         "stderr_dropped": 0,
         "layers": ("seccomp",),
         "detail": "",
-        "stdout_cut": len(stdout),
-        "stderr_cut": 0,
+        "stdout_cut": None,
+        "stderr_cut": None,
     }
     return ExecutionResult(**(fields | changes))
 

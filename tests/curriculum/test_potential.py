@@ -92,7 +92,6 @@ def test_measuring_counts_per_agent_and_leaves_faults_out():
     assert first.by_agent == {"code": (1, 2), "text": (1, 1)}
     assert (second.samples, second.potential) == (0, 0.0)
     assert measurement.faulty == 2
-    assert measurement.unmeasured == ("b",)
     assert measure_items([item("a"), item("b")], reversed(sampled)) == measurement
 
 
