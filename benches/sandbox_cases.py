@@ -1,8 +1,7 @@
 """What the soak runs: good scripts drawn with their right answers, and the crate's attacks.
 
-Good scripts are made from a few numbers each, so that hardly two are the same and the answer is
-known beforehand, from plain Python and never from the sandbox. Attacks are the crate's own files,
-with the verdicts that their headers call safe.
+Good scripts are made from a few drawn numbers; their answers come from plain Python, never from the
+sandbox. Attacks are the crate's own files, with the verdicts that their headers call safe.
 """
 
 import importlib.util
@@ -21,7 +20,7 @@ from r1ci_engine.sandbox import ExecutionRequest, ExecutionResult, Limits
 ATTACKS = Path(__file__).parents[1] / "rust" / "r1ci-sandbox" / "attacks"
 MARK = "# neighbour-5b2f"
 """First line of every good script: one attack looks for it in the memory of its own process."""
-SHORT_CPU_S, SHORT_WALL_S = 0.1, 0.3
+SHORT_CPU_S, SHORT_WALL_S = 0.1, 0.5
 """Limits of attacks that end at one anyway."""
 OUTPUT_BYTES = Limits().output_bytes
 
@@ -40,6 +39,8 @@ class Case:
     exit_code: int | None = 0
     signal: int | None = None
     dropped: int = 0
+    detail: str = ""
+    """Words that the remark must hold."""
     hostile: bool = False
 
     def complaint(self, result: ExecutionResult) -> str | None:
@@ -53,9 +54,8 @@ class Case:
             return f"{found}: exit code {result.exit_code}, signal {result.signal}"
         if result.stdout != self.stdout or result.stdout_dropped != self.dropped:
             return f"{found}: printed {result.stdout[:100]!r}, not {self.stdout[:100]!r}"
-        if not result.stderr.endswith(self.stderr_end) or bool(result.stderr) != bool(
-            self.stderr_end
-        ):
+        loud = bool(self.stderr_end)
+        if not result.stderr.endswith(self.stderr_end) or bool(result.stderr) != loud:
             return f"{found}: that is not {self.stderr_end!r}"
         return None
 
@@ -65,42 +65,70 @@ class Case:
             return f"got through: {(result.stdout + result.stderr)[at : at + 200]!r}"
         if not result.stdout.startswith(self.stdout):
             return f"`{result.exit_reason}`: output before the end was lost"
+        if self.detail not in result.detail:
+            return f"`{result.exit_reason}`: `{self.detail}` is not in `{result.detail}`"
         limits = self.request.limits or Limits()
         if result.wall_s > limits.wall_s + 2:
             return f"ran for {result.wall_s:.1f} s under a limit of {limits.wall_s} s"
         return None
 
 
-def read_attacks(facts: str) -> tuple[list[Case], list[str]]:
-    """The attacks as cases, and the names of those that this machine cannot run."""
+def read_attacks(facts: str, layers: tuple[str, ...]) -> tuple[list[Case], list[str]]:
+    """The attacks as cases, and those that this machine cannot run, each with the reason."""
     prelude = (ATTACKS / "prelude.py").read_text(encoding="utf-8")
-    cases, skipped = [], []
+    cases, left_out = [], []
     for path in sorted(ATTACKS.glob("*.py")):
-        if path.stem in ("int80_call", "x32_call") and platform.machine() != "x86_64":
-            skipped.append(path.stem)
-        elif path.stem != "prelude":
-            cases.append(_attack(path, prelude, facts))
-    return cases, skipped
+        if path.stem == "prelude":
+            continue
+        source = path.read_text(encoding="utf-8")
+        lines = (line.removeprefix("# ") for line in source.splitlines() if line.startswith("# "))
+        header = dict(line.split(": ", 1) for line in lines if ": " in line)
+        reason = _cannot(path.stem, header, layers)
+        if reason:
+            left_out.append(f"{path.stem} ({reason})")
+        else:
+            request = ExecutionRequest(f"{prelude}\n{source}", facts, limits=_limits(header))
+            cases.append(
+                Case(
+                    name=path.stem,
+                    request=request,
+                    verdicts=tuple(header["Verdict"].split(", ")),
+                    stdout="kept\n" if 'print("kept", flush=True)' in source else "",
+                    detail=header.get("Remark", ""),
+                    hostile=True,
+                )
+            )
+    return cases, left_out
 
 
-def _attack(path: Path, prelude: str, facts: str) -> Case:
-    source = path.read_text(encoding="utf-8")
-    lines = (line.removeprefix("# ") for line in source.splitlines() if line.startswith("# "))
-    header = dict(line.split(": ", 1) for line in lines if ": " in line)
-    verdicts = tuple(header["Verdict"].split(", "))
-    given = dict(pair.split("=") for pair in header.get("Limits", "").split())
-    limits = Limits(
-        cpu_s=float(given.get("cpu", 5)),
-        wall_s=float(given.get("wall", 10)),
-        memory_mb=int(given.get("memory", 512)),
-    )
+def _cannot(name: str, header: dict[str, str], layers: tuple[str, ...]) -> str | None:
+    if name in ("int80_call", "x32_call") and platform.machine() != "x86_64":
+        return "x86_64 only"
+    for module in header.get("Needs", "").split():
+        if importlib.util.find_spec(module) is None:
+            return f"no {module}"
+    if "processes=" in header.get("Limits", "") and "own_namespaces" not in layers:
+        return "no own_namespaces"
+    return None
+
+
+def _limits(header: dict[str, str]) -> Limits:
+    """The header's, cut for those that end at such a limit anyway.
+
+    The others keep theirs: on a busy machine a short wall limit would end them early.
+    """
+    given = {"cpu": "5", "wall": "10"}
+    given |= dict(pair.split("=") for pair in header.get("Limits", "").split())
+    names = {"cpu": "cpu_s", "wall": "wall_s", "memory": "memory_mb"}
+    values = {names.get(name, name): float(value) for name, value in given.items()}
+    verdicts = header["Verdict"]
     if "cpu_limit" in verdicts:
-        limits = replace(limits, cpu_s=min(SHORT_CPU_S, limits.cpu_s))
-    elif "timeout" in verdicts:  # the others must not be ended early by a busy machine
-        limits = replace(limits, wall_s=min(SHORT_WALL_S, limits.wall_s))
-    request = ExecutionRequest(f"{prelude}\n{source}", stdin=facts, limits=limits)
-    kept = "kept\n" if 'print("kept", flush=True)' in source else ""
-    return Case(path.stem, request, verdicts, stdout=kept, hostile=True)
+        values["cpu_s"] = min(SHORT_CPU_S, values["cpu_s"])
+    elif "timeout" in verdicts:
+        values["wall_s"] = min(SHORT_WALL_S, values["wall_s"])
+    seconds = {name: value for name, value in values.items() if name.endswith("_s")}
+    counts = {name: int(value) for name, value in values.items() if not name.endswith("_s")}
+    return replace(Limits(), **seconds, **counts)
 
 
 class GoodCases:

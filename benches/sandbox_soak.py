@@ -26,6 +26,7 @@ The temporary folder is a private one, so that other sandboxes of the machine ar
 import argparse
 import ctypes
 import json
+import math
 import os
 import platform
 import random
@@ -36,6 +37,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from importlib import metadata
@@ -150,12 +152,15 @@ class Soak:
         self.tally = Tally()
         self.rss_mb: list[float] = []
 
-    def run(self, count: int, advance: Any) -> None:
-        """Run `count` more scripts to their ends."""
+    def run(self, count: int, seconds: float, advance: Callable[[str], None]) -> None:
+        """Run `count` more scripts to their ends, fewer when `seconds` are up before."""
         flight: dict[int, tuple[Case, float]] = {}
         stop = self._submitted + count
         heard = time.monotonic()
+        end = heard + seconds
         while self._submitted < stop or flight:
+            if time.monotonic() > end:
+                stop = self._submitted
             while self._submitted < stop and len(flight) < self._in_flight:
                 case = self._draw()
                 flight[self._sandbox.submit(case.request)] = (case, time.monotonic())
@@ -202,38 +207,46 @@ class Outcome:
     rss_mb: list[float]
     grown: dict[str, Counter[str]]
     layers: tuple[str, ...]
+    attacks: int
     left_out: list[str]
 
 
-def fire(options: argparse.Namespace, attacks: list[Case], folder: Path) -> Outcome:
+def fire(options: argparse.Namespace, facts: str, folder: Path) -> Outcome:
     """Start a sandbox, run everything, compare its idle states early and late, close it."""
-    first = max(1, options.runs // 20)
+    first, limit = max(1, options.runs // 20), options.seconds
     began = time.perf_counter()
     with Sandbox(workers=options.workers) as sandbox:
         good = GoodCases(sandbox.layers)
+        attacks, left_out = read_attacks(facts, sandbox.layers)
         runner = Soak(sandbox, good, attacks, options)
         with Display().progress("soak", options.runs) as advance:
-            runner.run(first, advance)
+            runner.run(first, limit / 20, advance)
             runner.warm()
             time.sleep(0.5)
             early, early_rss = State.take(folder, below=True), rss_mb()
-            runner.run(options.runs - first, advance)
+            runner.run(options.runs - first, 0.95 * limit, advance)
         seconds = time.perf_counter() - began
         runner.warm()
         growth = rss_mb() - early_rss
         grown = new_since(early, folder, below=True)
         return Outcome(
-            runner.tally, seconds, growth, runner.rss_mb, grown, sandbox.layers, good.left_out
+            tally=runner.tally,
+            seconds=seconds,
+            growth_mb=growth,
+            rss_mb=runner.rss_mb,
+            grown=grown,
+            layers=sandbox.layers,
+            attacks=len(attacks),
+            left_out=[*good.left_out, *left_out],
         )
 
 
 def soak(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """Runs it all inside `folder` and returns the report."""
     targets = Targets(folder / "r1ci-targets")
-    attacks, skipped = read_attacks(targets.facts)
     load = round(os.getloadavg()[0], 1)
     before = State.take(folder, below=False)
-    outcome = fire(options, attacks, folder)
+    outcome = fire(options, targets.facts, folder)
     with suppress(ChildProcessError):  # orphans that came to us, as they come to a machine's init
         while os.waitpid(-1, os.WNOHANG)[0]:
             pass
@@ -252,8 +265,8 @@ def soak(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
         "good": tally.good,
         "hostile": tally.hostile,
         "unsafe": dict(tally.unsafe),
-        "attacks": len(attacks),
-        "left_out": [*skipped, *outcome.left_out],
+        "attacks": outcome.attacks,
+        "left_out": outcome.left_out,
         "kills": len(tally.kills),
         "faults": tally.faults,
         "grown_open": {name: new.total() for name, new in grown.items()},
@@ -270,7 +283,7 @@ def soak(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
             "date": time.strftime("%Y-%m-%d"),
         },
         "seconds": round(outcome.seconds, 1),
-        "per_s": round(options.runs / outcome.seconds, 1),
+        "per_s": round((tally.good + tally.hostile) / outcome.seconds, 1),
         "in_flight": options.in_flight,
         "kill_every": options.kill_every,
         "seed": options.seed,
@@ -297,6 +310,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--runs", type=_positive, default=10_000, metavar="N", help="scripts (10000)")
     add("--json", nargs="?", const="-", metavar="OUT", help="the report as JSON: here, or to OUT")
     add("--kill-every", type=int, default=0, metavar="K", help="kill an interpreter every K runs")
+    add("--seconds", type=float, default=math.inf, metavar="S", help="stop after S seconds (never)")
     add("--in-flight", type=_positive, default=64, metavar="N", help="under way at once (64)")
     add("--workers", type=_positive, metavar="N", help="computing at once (cores and one more)")
     add("--seed", type=int, default=0, help="of the drawing (0)")

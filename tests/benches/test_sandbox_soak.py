@@ -69,7 +69,7 @@ def test_every_kind_of_good_case_notices_a_wrong_answer(monkeypatch: pytest.Monk
 
 def test_an_attack_that_gets_through_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     cases = load(monkeypatch, "sandbox_cases")
-    attacks, _ = cases.read_attacks("{}")
+    attacks, _ = cases.read_attacks("{}", ())
     attack = next(attack for attack in attacks if attack.name == "spin")
     with Sandbox(workers=1) as sandbox:
         result = sandbox.run("print('kept')")
