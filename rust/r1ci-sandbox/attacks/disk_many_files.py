@@ -1,0 +1,15 @@
+# Attack: many files below the limit on one.
+# Verdict: ok, killed
+# Safe: refused, or stopped when they are weighed.
+import errno
+import time
+
+try:
+    for number in range(25):
+        with open(f"part{number}", "wb") as file:
+            file.write(bytes(15 << 20))
+except OSError as error:
+    print("refused", errno.errorcode[error.errno])
+else:
+    time.sleep(3)
+    print("ESCAPED the folder's limit")

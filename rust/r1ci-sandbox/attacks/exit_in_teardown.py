@@ -1,0 +1,7 @@
+# Attack: end by another code in the very last step.
+# Verdict: error
+# Remark: exited before
+# Safe: the exit code that the process had.
+import atexit
+
+atexit.register(lambda: os._exit(5))

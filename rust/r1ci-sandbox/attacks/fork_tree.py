@@ -1,0 +1,13 @@
+# Attack: an exponential tree of sessions, each a leader that nobody waits for.
+# Verdict: timeout, cpu_limit, ok, killed
+# Limits: processes=12 cpu=1 wall=1
+# Safe: the whole tree goes at once.
+import time
+
+print("kept", flush=True)
+while True:
+    try:
+        if os.fork() == 0:
+            os.setsid()
+    except OSError:
+        time.sleep(0.01)

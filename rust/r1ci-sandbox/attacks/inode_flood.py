@@ -1,0 +1,13 @@
+# Attack: more empty files than any disk likes.
+# Verdict: ok, killed
+# Safe: refused, or stopped when they are counted.
+import time
+
+try:
+    for number in range(20_000):
+        os.close(os.open(f"f{number}", os.O_CREAT | os.O_WRONLY))
+except OSError as error:
+    print("refused", error)
+else:
+    time.sleep(3)
+    print("ESCAPED the limit on files")

@@ -1,0 +1,15 @@
+# Attack: many children write to every page that they share with the interpreter.
+# Verdict: ok, memory_limit, cpu_limit, timeout, killed
+# Limits: processes=8 memory=64 cpu=3 wall=4
+# Safe: the copies are theirs, and end with them.
+import gc
+
+for _ in range(8):
+    if os.fork() == 0:
+        kept = [(thing, thing) for thing in gc.get_objects()]
+        os._exit(len(kept) & 1)
+while True:
+    try:
+        os.wait()
+    except ChildProcessError:
+        break
