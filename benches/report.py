@@ -147,10 +147,87 @@ def _gain(before: float, after: float) -> str:
     return f"{100 * (after - before):+.1f}"
 
 
+def peers_page(report: dict[str, Any]) -> list[str]:
+    load = max(report["machine"]["load before"], report["machine"]["load after"])
+    busy = load > 1.5 * report["at_once"]
+    lines = [
+        f"`{report['command']}`. {report['rounds']} interleaved rounds, {report['at_once']} at once"
+        " for the rate; medians of the rounds, and in",
+        "brackets the lowest and highest. Every output was checked.",
+    ]
+    if report["machine"]["load before"] > 1.0 or busy:
+        lines.append("**Others worked on this machine meanwhile: absolute figures are too bad.**")
+    for script in dict.fromkeys(row["script"] for row in report["rows"]):
+        cells = []
+        for row in (row for row in report["rows"] if row["script"] == script):
+            if row["failure"] is not None:
+                cells.append((row["peer"], f"cannot: {row['failure']}", *"----"))
+                continue
+            ratios = _ratios(report, script, row["peer"])
+            cells.append(
+                (
+                    row["peer"],
+                    f"{row['p50_ms']:,.2f} {_range(row['p50_ms_range'], 2)}",
+                    f"{row['p95_ms']:,.2f}",
+                    f"{row['per_s']:,.0f} {_range(row['per_s_range'], 0)}",
+                    *ratios,
+                )
+            )
+        header = (
+            "way | p50 ms | p95 ms | per second | ours to it, per second | with namespaces to it"
+        )
+        lines += ["", f"## {script}", "", *table(header, cells)]
+    rows = ((p["name"], p["version"] or "-", p["not_measured"] or "yes") for p in report["peers"])
+    return [*lines, "", "## Peers", "", *table("way | version | measured", rows)]
+
+
+def _ratios(report: dict[str, Any], script: str, peer: str) -> list[str]:
+    found = {
+        ratio["ours"]: f"{_figure(ratio['throughput'])}x {_range(ratio['throughput_range'], 1)}"
+        for ratio in report["ratios"]
+        if (ratio["script"], ratio["peer"]) == (script, peer)
+    }
+    return [found.get("ours", "-"), found.get("ours, namespaces", "-")]
+
+
+def _figure(value: float) -> str:
+    return f"{value:.2f}" if value < 10 else f"{value:.0f}"
+
+
+def _range(ends: list[float], digits: int) -> str:
+    low, high = ends
+    return f"({low:,.{digits}f}-{high:,.{digits}f})"
+
+
+def soak_page(report: dict[str, Any]) -> list[str]:
+    lines = [
+        f"`{report['command']}`: {report['good']:,} good and {report['hostile']:,} hostile runs,"
+        f" {report['in_flight']} under way at once, in {report['seconds']:,.0f} s.",
+        f"{report['attacks']} attacks; left out: {', '.join(report['left_out']) or 'none'}."
+        f" Layers: {', '.join(report['layers'])}.",
+        f"{report['kills']} interpreters were killed on purpose; {report['faults']} scripts that",
+        "were in them ended as `infrastructure`, which is right and not counted as wrong.",
+    ]
+    rows = [
+        ("good scripts with a wrong verdict or output, or none", report["wrong"]),
+        ("attacks that got through or ended wrong", sum(report["unsafe"].values())),
+        *((f"leaked {name}", count) for name, count in report["leaked"].items()),
+        *((f"grown while open: {n}", c) for n, c in report["grown_open"].items() if n != "shm"),
+        ("memory growth, MB, from 5 % of the runs on", report["rss_growth_mb"]),
+    ]
+    samples = " ".join(f"{sample:.1f}" for sample in report["rss_mb"])
+    lines += ["", *table("what | count", rows), "", f"Memory on the way, MB: {samples}."]
+    if report["complaints"]:
+        lines += ["", "## Complaints", "", *(f"- {text}" for text in report["complaints"])]
+    return lines
+
+
 PAGES: dict[str, Callable[[dict[str, Any]], list[str]]] = {
     "pack": pack_page,
     "gpu": gpu_page,
     "demo": demo_page,
+    "sandbox_peers": peers_page,
+    "sandbox_soak": soak_page,
 }
 
 
