@@ -151,9 +151,10 @@ def peers_page(report: dict[str, Any]) -> list[str]:
     load = max(report["machine"]["load before"], report["machine"]["load after"])
     busy = load > 1.5 * report["at_once"]
     lines = [
-        f"`{report['command']}`. {report['rounds']} interleaved rounds, {report['at_once']} at once"
-        " for the rate; medians of the rounds, and in",
-        "brackets the lowest and highest. Every output was checked.",
+        f"`{report['command']}`. Interleaved rounds: {report['rounds']}. At once for the rate:"
+        f" {report['at_once']}.",
+        "Medians of the rounds; in brackets the lowest and highest. Every output was checked.",
+        "Ratios are taken within each round: above 1, ours does more in the same time.",
     ]
     if report["machine"]["load before"] > 1.0 or busy:
         lines.append("**Others worked on this machine meanwhile: absolute figures are too bad.**")
@@ -183,7 +184,8 @@ def peers_page(report: dict[str, Any]) -> list[str]:
 
 def _ratios(report: dict[str, Any], script: str, peer: str) -> list[str]:
     found = {
-        ratio["ours"]: f"{_figure(ratio['throughput'])}x {_range(ratio['throughput_range'], 1)}"
+        ratio["ours"]: f"{_figure(ratio['throughput'])}x"
+        f" ({'-'.join(map(_figure, ratio['throughput_range']))})"
         for ratio in report["ratios"]
         if (ratio["script"], ratio["peer"]) == (script, peer)
     }
