@@ -337,7 +337,8 @@ def main() -> None:
         raise SystemExit(f"error: {error.message}\n  hint: {error.hint}") from None
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    report["command"] = "python benches/sandbox_soak.py " + " ".join(sys.argv[1:])
+    words = (Path(word).name if "/" in word else word for word in sys.argv[1:])
+    report["command"] = " ".join(["python benches/sandbox_soak.py", *words])
     text = json.dumps(report, indent=2)
     troubles = verdict(report)
     if options.json == "-":
