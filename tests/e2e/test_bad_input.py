@@ -96,6 +96,8 @@ def lesson(content: str) -> str:
     return json.dumps({"messages": [LESSON[0], LESSON[1] | {"content": content}]}) + "\n"
 
 
+LONG_QUESTION = json.dumps({"prompt": "Is it long? " + "Very. " * 400, "answer": "3"}) + "\n"
+
 CASES = [
     Case(
         "no model folder",
@@ -136,6 +138,12 @@ CASES = [
         settings(rollout={"context": 64}),
         "which leaves no room to answer in a context of `64`",
         "raise rollout.context",
+    ),
+    Case(
+        "item longer than the context",
+        questions(QUESTION + LONG_QUESTION),
+        "mine.jsonl/0ed591601147` (`'Is it long? ",
+        "raise rollout.context, or leave the item out",
     ),
     Case(
         "unknown task",

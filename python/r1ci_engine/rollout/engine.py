@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from r1ci_engine.config import ProtocolSection, RolloutSection
-from r1ci_engine.errors import DataError, ModelError, SandboxError
+from r1ci_engine.errors import DataError, ModelError, SandboxError, short_repr
 from r1ci_engine.model.decoder import Decoder
 from r1ci_engine.model.template import ChatTemplate
 from r1ci_engine.model.tokenizer import TextTokenizer
@@ -112,8 +112,8 @@ class RolloutEngine:
             raise DataError(f"the prompt of item `{item.id}` has no tokens")
         if length >= self.context - 1:
             raise DataError(
-                f"the prompt of item `{item.id}` has `{length}` tokens, "
-                f"which leaves no room to answer in a context of `{self.context}`",
+                f"the prompt of item `{item.id}` (`{short_repr(item.prompt)}`) has `{length}` "
+                f"tokens, which leaves no room to answer in a context of `{self.context}`",
                 hint="raise rollout.context, or leave the item out",
             )
 
