@@ -13,8 +13,25 @@ use rustix::fs::{AtFlags, CWD, Dir, Mode, OFlags};
 use rustix::fs::{Gid, Uid};
 use rustix::io::Errno;
 
-/// A fresh folder of our own under the system's temporary folder, given to `owner` if there is one.
-pub(crate) fn create(owner: Option<u32>) -> io::Result<PathBuf> {
+/// A folder of our own, removed with all it holds when this is dropped.
+pub(crate) struct OwnFolder(PathBuf);
+
+impl OwnFolder {
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for OwnFolder {
+    fn drop(&mut self) {
+        // What cannot be removed stays; nobody is left to tell.
+        let _ = remove(&self.0);
+    }
+}
+
+/// A fresh folder under the system's temporary folder, given to `owner` if there is one.
+pub(crate) fn create(owner: Option<u32>) -> io::Result<OwnFolder> {
     let mut bytes = [0; 8];
     rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())?;
     let name = bytes
@@ -25,10 +42,11 @@ pub(crate) fn create(owner: Option<u32>) -> io::Result<PathBuf> {
         });
     let path = std::env::temp_dir().join(name);
     rustix::fs::mkdir(&path, Mode::RWXU)?;
+    let folder = OwnFolder(path);
     if owner.is_some() {
-        std::os::unix::fs::chown(&path, owner, owner)?;
+        std::os::unix::fs::chown(folder.path(), owner, owner)?;
     }
-    Ok(path)
+    Ok(folder)
 }
 
 /// A fresh folder `name` in `folder`, given to `owner` if there is one.
@@ -90,7 +108,7 @@ fn weigh(folder: BorrowedFd<'_>, depth: usize, count: &mut dyn FnMut(u64) -> boo
 }
 
 /// Remove `path` and all it holds.
-pub(crate) fn remove(path: &Path) -> io::Result<()> {
+fn remove(path: &Path) -> io::Result<()> {
     empty(open_folder(CWD, path)?.as_fd())?;
     Ok(rustix::fs::rmdir(path)?)
 }
@@ -198,31 +216,33 @@ mod tests {
 
     #[test]
     fn a_hostile_tree_is_removed_and_links_are_not_followed() {
-        let outside = create(None).expect("outside");
+        let kept = create(None).expect("outside");
+        let outside = kept.path();
         fs::write(outside.join("keep"), b"x").expect("write");
-        let root = create(None).expect("root");
+        let folder = create(None).expect("root");
+        let root = folder.path().to_owned();
         let odd = std::ffi::OsStr::from_bytes(b"new\nline\xff");
         fs::create_dir_all(root.join("a/b/c")).expect("folders");
         fs::write(root.join("a/b").join(odd), b"x").expect("file");
-        symlink(&outside, root.join("a/link")).expect("link");
-        symlink(&outside, root.join("link")).expect("link");
+        symlink(outside, root.join("a/link")).expect("link");
+        symlink(outside, root.join("link")).expect("link");
         fs::set_permissions(root.join("a/b"), PermissionsExt::from_mode(0o000)).expect("chmod");
-        remove(&root).expect("removed");
+        drop(folder);
         assert!(!root.exists());
         assert!(outside.join("keep").exists());
-        remove(&outside).expect("removed");
     }
 
     #[test]
     fn depth_costs_no_stack_and_no_descriptors() {
-        let root = create(None).expect("root");
+        let own = create(None).expect("root");
+        let root = own.path().to_owned();
         let mut folder = open_folder(CWD, root.as_path()).expect("open");
         for _ in 0..1_500 {
             rustix::fs::mkdirat(&folder, "lifted-1", Mode::RWXU).expect("mkdir");
             folder = open_folder(folder.as_fd(), "lifted-1").expect("open");
         }
         drop(folder);
-        remove(&root).expect("removed");
+        drop(own);
         assert!(!root.exists());
     }
 }

@@ -12,6 +12,7 @@ use rustix::process::{Signal, pidfd_send_signal};
 
 use crate::error::SandboxError;
 use crate::policy::{Layer, Limits, SandboxConfig};
+use crate::scratch::OwnFolder;
 use crate::wire::Order;
 use crate::{identity, jail, scratch, wire};
 
@@ -36,7 +37,8 @@ pub(crate) struct Zygote {
     /// The socket that requests and replies travel on.
     pub control: OwnedFd,
     scratch: OwnedFd,
-    scratch_path: Option<PathBuf>,
+    /// On the host's disk, where there is no file tree of its own; goes when this goes.
+    _work: Option<OwnFolder>,
     arrangement: Arrangement,
     rules: Option<Rules>,
     /// The ruleset of all children, where each has a work folder of the same name.
@@ -178,8 +180,5 @@ impl Drop for Zygote {
         // Both fail only when the process is gone already, perhaps reaped by the caller's own wait.
         let _ = pidfd_send_signal(&self.pidfd, Signal::KILL);
         let _ = self.process.wait();
-        if let Some(path) = &self.scratch_path {
-            let _ = scratch::remove(path);
-        }
     }
 }

@@ -133,6 +133,8 @@ const REFUSED: &[c_long] = &[
     SYS_REMOVEXATTRAT,
     SYS_OPEN_TREE_ATTR,
     SYS_FILE_SETATTR,
+    SYS_STATMOUNT,
+    SYS_LISTMOUNT,
 ];
 
 /// Numbers newer than the C library's list; from 403 on they are the same on every architecture.
@@ -141,6 +143,8 @@ const SYS_SETXATTRAT: c_long = 463;
 const SYS_REMOVEXATTRAT: c_long = 466;
 const SYS_OPEN_TREE_ATTR: c_long = 467;
 const SYS_FILE_SETATTR: c_long = 469;
+const SYS_STATMOUNT: c_long = 457;
+const SYS_LISTMOUNT: c_long = 458;
 
 /// The same for calls that only the older architecture has.
 #[cfg(target_arch = "x86_64")]
@@ -265,7 +269,21 @@ fn conditional() -> Result<BTreeMap<c_long, Vec<SeccompRule>>, BackendError> {
             flag(libc::F_NOTIFY),
         ],
     )?;
-    let ioctl = each(1, &[FIOSETOWN, SIOCSPGRP, libc::TIOCSTI, TIOCLINUX])?;
+    let ioctl = each(
+        1,
+        &[
+            FIOSETOWN,
+            SIOCSPGRP,
+            libc::TIOCSTI,
+            TIOCLINUX,
+            FS_IOC_SETFLAGS,
+            FS_IOC32_SETFLAGS,
+            FS_IOC_SETVERSION,
+            FS_IOC32_SETVERSION,
+            FS_IOC_FSSETXATTR,
+            FS_IOC_ENABLE_VERITY,
+        ],
+    )?;
     let other_process = || rule(0, Is::Ne, 0).map(|rule| vec![rule]);
     Ok(BTreeMap::from([
         (libc::SYS_socketpair, pair),
@@ -285,6 +303,13 @@ const F_SETOWN_EX: u32 = 15;
 const FIOSETOWN: u64 = 0x8901;
 const SIOCSPGRP: u64 = 0x8902;
 const TIOCLINUX: u64 = 0x541c;
+// Attributes of files again, which their owner may change through a handle opened for reading.
+const FS_IOC_SETFLAGS: u64 = 0x4008_6602;
+const FS_IOC32_SETFLAGS: u64 = 0x4004_6602;
+const FS_IOC_SETVERSION: u64 = 0x4008_7602;
+const FS_IOC32_SETVERSION: u64 = 0x4004_7602;
+const FS_IOC_FSSETXATTR: u64 = 0x401c_5820;
+const FS_IOC_ENABLE_VERITY: u64 = 0x4080_6685;
 
 /// Kill calls with the x32 bit, which would slip past every comparison by number.
 #[cfg(target_arch = "x86_64")]

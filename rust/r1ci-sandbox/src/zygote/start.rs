@@ -19,6 +19,7 @@ use serde_json::json;
 use crate::error::SandboxError;
 use crate::kinds::Kind;
 use crate::policy::{Layer, SandboxConfig};
+use crate::scratch::OwnFolder;
 use crate::{jail, scratch, wire};
 
 use super::{Arrangement, DEVICES, Rules, SCRATCH_FILES, Zygote};
@@ -104,7 +105,7 @@ pub(crate) struct Starting {
     /// Readable when it is ready or has failed.
     pub control: OwnedFd,
     inside: PathBuf,
-    scratch_path: Option<PathBuf>,
+    work: Option<OwnFolder>,
     /// When it counts as failed.
     pub deadline: Instant,
 }
@@ -116,14 +117,17 @@ impl Starting {
         arrangement: Arrangement,
         kind: &Kind,
     ) -> Result<Self, SandboxError> {
-        let scratch_path = if arrangement.namespaces {
+        let work = if arrangement.namespaces {
             None
         } else {
-            let path = scratch::create(arrangement.private_uid)
+            let folder = scratch::create(arrangement.private_uid)
                 .map_err(SandboxError::system("make a work folder"))?;
-            Some(path)
+            Some(folder)
         };
-        let inside = scratch_path.clone().unwrap_or_else(|| OWN_SCRATCH.into());
+        let inside = work
+            .as_ref()
+            .map_or(Path::new(OWN_SCRATCH), OwnFolder::path)
+            .to_owned();
         let (control, theirs) = socketpair(
             AddressFamily::UNIX,
             SocketType::SEQPACKET,
@@ -146,7 +150,7 @@ impl Starting {
             pidfd: pidfd.map_err(SandboxError::system("open a process handle"))?,
             control,
             inside,
-            scratch_path,
+            work,
             deadline: Instant::now() + START_LIMIT,
         };
         let opening = json!({
@@ -221,7 +225,7 @@ impl Starting {
                 .try_clone()
                 .map_err(|error| error.to_string())?,
             scratch,
-            scratch_path: self.scratch_path.take(),
+            _work: self.work.take(),
             arrangement: self.arrangement,
             rules,
             ruleset,
@@ -308,9 +312,6 @@ impl Drop for Starting {
         if let Some(mut process) = self.process.take() {
             let _ = process.kill();
             let _ = process.wait();
-        }
-        if let Some(path) = self.scratch_path.take() {
-            let _ = scratch::remove(&path);
         }
     }
 }
