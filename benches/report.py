@@ -165,12 +165,13 @@ def peers_page(report: dict[str, Any]) -> list[str]:
                 cells.append((row["peer"], f"cannot: {row['failure']}", *"----"))
                 continue
             ratios = _ratios(report, script, row["peer"])
+            rate = 0 if row["per_s"] >= 100 else 1
             cells.append(
                 (
                     row["peer"],
                     f"{row['p50_ms']:,.2f} {_range(row['p50_ms_range'], 2)}",
                     f"{row['p95_ms']:,.2f}",
-                    f"{row['per_s']:,.0f} {_range(row['per_s_range'], 0)}",
+                    f"{row['per_s']:,.{rate}f} {_range(row['per_s_range'], rate)}",
                     *ratios,
                 )
             )
