@@ -13,7 +13,7 @@ from report.synthetic import HOSTILE, config, encode, items, make_run, trajector
 from r1ci_engine.cli import main
 from r1ci_engine.config import config_to_toml
 from r1ci_engine.errors import DataError
-from r1ci_engine.report import html as page_module
+from r1ci_engine.report import answers
 from r1ci_engine.report.cards import group_row, safe
 from r1ci_engine.report.curves import readme_picture
 from r1ci_engine.report.folder import RunFolder
@@ -136,7 +136,7 @@ def test_the_page_stays_small_however_much_models_write(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     run = make_run(tmp_path / "run", until=30)
-    monkeypatch.setattr(page_module, "TRAJECTORY_BYTES", 60_000)
+    monkeypatch.setattr(answers, "TRAJECTORY_BYTES", 60_000)
     text, _ = build(run)
     assert "more were left out" in text
     assert len(text) < 400_000

@@ -219,7 +219,9 @@ def test_the_models_own_context_counts_too() -> None:
 def test_a_prompt_without_room_is_refused_by_name(model: Decoder, length: int) -> None:
     running = engine(model, context=40)
     good, bad = request([WORDS]), request([WORDS] * length, "gcd-7")
-    with pytest.raises(DataError, match=rf"item `gcd-7` has `{length}` tokens.*`40`"):
+    with pytest.raises(
+        DataError, match=rf"item `gcd-7` .`.question.`. has `{length}` tokens.*`40`"
+    ):
         running.generate([good, bad])
 
 

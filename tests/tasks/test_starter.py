@@ -8,8 +8,9 @@ from r1ci_engine.config import ProtocolSection
 from r1ci_engine.errors import DataError
 from r1ci_engine.sandbox import ExecutionRequest, Limits, Sandbox
 from r1ci_engine.tasks.corpus import corpus_document, fenced
+from r1ci_engine.tasks.family import Family
 from r1ci_engine.tasks.protocol import extract_answer, find_script
-from r1ci_engine.tasks.starter import FAMILIES, HELD_OUT, STARTER_TASKS, Family
+from r1ci_engine.tasks.starter import FAMILIES, HELD_OUT, STARTER_TASKS
 from r1ci_engine.tasks.teacher import teach
 from r1ci_engine.trajectory import SegmentKind
 

@@ -15,6 +15,8 @@ from r1ci_engine.report.svg import Band, Frame, Series, line_chart
 
 ASSETS = Path(__file__).with_name("assets")
 MOMENT_NAMES = {"before": "before", "sft": "after SFT", "rl": "after RL"}
+MOMENT_WORDS = {"before": "the start", "sft": "SFT", "rl": "RL"}
+"""The same as the far side of a comparison."""
 SPLIT_TITLES = {"heldout_items": "Held-out items", "heldout_tasks": "Held-out tasks"}
 
 

@@ -9,16 +9,18 @@ import base64
 import hashlib
 import shlex
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from r1ci_engine.errors import DataError
-from r1ci_engine.report.cards import group_row, safe
+from r1ci_engine.report.answers import answers_section
+from r1ci_engine.report.cards import safe
 from r1ci_engine.report.curves import (
     ASSETS,
     GRPO_CURVES,
     MOMENT_NAMES,
+    MOMENT_WORDS,
     SFT_CURVES,
     SPLIT_TITLES,
     draw,
@@ -26,12 +28,9 @@ from r1ci_engine.report.curves import (
 )
 from r1ci_engine.report.folder import RunFolder
 from r1ci_engine.report.records import TaskAccuracy
-from r1ci_engine.report.selection import heldout_answers, pick_groups, pick_steps
 from r1ci_engine.report.summary import MOMENTS, mean_accuracy, read_accuracies
 from r1ci_engine.report.svg import Bar, bar_chart
 
-TRAJECTORY_BYTES = 2_000_000
-"""Groups beyond this much HTML are left out, and the page says so."""
 PHASES = {
     "eval_before": ("evaluation before", "var(--before)"),
     "sft": ("SFT", "var(--sft)"),
@@ -40,15 +39,6 @@ PHASES = {
     "grpo": ("GRPO", "var(--rl)"),
     "eval_rl": ("evaluation after RL", "var(--before)"),
 }
-
-
-WRITERS_KNOWN = (
-    "The colour says who wrote a passage, which is also the training mask: only the model's own"
-    " words are trained on."
-)
-WRITERS_UNKNOWN = (
-    "The run has no checkpoint yet, hence no tokenizer to tell the model's words from the tool's."
-)
 
 
 def build_report(run_folder: Path) -> Path:
@@ -72,7 +62,7 @@ def build_report(run_folder: Path) -> Path:
             ("curves", "Curves", _curves(run)),
             ("curriculum", "Curriculum", _curriculum(run)),
             ("time", "Time", _time(run)),
-            ("answers", "Answers", _answers(run)),
+            ("answers", "Answers", answers_section(run)),
         )
         if body
     ]
@@ -175,7 +165,7 @@ def _hero(rows: Sequence[TaskAccuracy], split: str, title: str) -> str:
     gain = ""
     if previous is not None:
         points = 100 * (share - (means[previous] or 0.0))
-        gain = f"<b class={_sign(points)}>{points:+.0f} points</b> over {_short(previous)}"
+        gain = f"<b class={_sign(points)}>{points:+.0f} points</b> over {MOMENT_WORDS[previous]}"
     meters = "".join(
         f'<div class="meter"><span>{MOMENT_NAMES[moment]}</span>{_track(means[moment], moment)}'
         f"<b>{_percent(means[moment])}</b></div>"
@@ -305,81 +295,6 @@ def _step_parts(run: RunFolder) -> list[tuple[str, float, str]]:
     ]
 
 
-def _answers(run: RunFolder) -> str:
-    shown: list[str] = []
-    size = groups = left_out = 0
-    for heading, rows in _answer_parts(run):
-        placed: list[str] = []
-        for row in rows:
-            if size + len(row) > TRAJECTORY_BYTES:
-                left_out += 1
-                continue
-            size += len(row)
-            placed.append(row)
-        if placed:
-            shown.append(f'<section class="part">{heading}{"".join(placed)}</section>')
-            groups += len(placed)
-    if not shown:
-        return ""
-    cut = f" {left_out} more were left out to keep the page small." if left_out else ""
-    return (
-        "<p>A few groups of answers, side by side, as they were sampled and run."
-        f" {WRITERS_KNOWN if run.writers.known else WRITERS_UNKNOWN}{cut}"
-        " All of them: <code>r1ci-engine view</code>.</p>"
-        '<div class="tools"><input id="filter" type="search" placeholder="Filter by any words:'
-        ' task, item, wrong, timeout …" aria-label="Filter answers">'
-        f'<span id="told">{groups} groups</span><span class="legend">'
-        '<span style="--c:var(--before)">prompt</span><span style="--c:var(--rl)">model</span>'
-        f'<span style="--c:var(--tool)">tool</span></span></div>{"".join(shown)}'
-    )
-
-
-def _answer_parts(run: RunFolder) -> Iterator[tuple[str, list[str]]]:
-    """(heading, group rows) for the held-out answers, then for each picked training step."""
-    heldout, changes = heldout_answers(run)
-    if heldout:
-        told = ""
-        if changes:
-            told = (
-                f" · from {_short(changes.first)} to {_short(changes.last)}: {changes.gained}"
-                f" items gained, {changes.lost} lost, {changes.stayed_right} stayed right,"
-                f" {changes.stayed_wrong} stayed wrong"
-            )
-        rows = [
-            group_row(
-                members[0][1].task,
-                [(MOMENT_NAMES[moment], t) for moment, t in members],
-                run.writers,
-                open_=not index,
-            )
-            for index, members in enumerate(heldout)
-        ]
-        yield f'<h3 class="when" style="--c:var(--before)">Held-out questions{told}</h3>', rows
-    steps = pick_steps(run.steps, run.stages)
-    for step in steps:
-        stage = next(
-            (s["stage"] for s in run.stages if s["first_step"] <= step <= s["last_step"]), None
-        )
-        rows = []
-        for group in pick_groups(run.step_trajectories(step)):
-            right = sum(t.correct for t in group)
-            chips = [f"{right} of {len(group)} right"]
-            if measure := run.measures.get(group[0].item_id):
-                chips.append(f"potential {measure.potential:.2f}, group {measure.group}")
-            rows.append(
-                group_row(
-                    group[0].task,
-                    [(f"sample {t.sample_index + 1}", t) for t in group],
-                    run.writers,
-                    chips=chips,
-                    open_=step in (steps[0], steps[-1]) and not rows,
-                )
-            )
-        colour = stage_colour(stage) if stage else "var(--rl)"
-        where = f", stage {stage}" if stage else ""
-        yield f'<h3 class="when" style="--c:{colour}">GRPO step {step}{where}</h3>', rows
-
-
 def _split(parts: Sequence[tuple[str, float, str]]) -> str:
     return (
         '<div class="split">'
@@ -411,10 +326,6 @@ def _percent(share: float | None) -> str:
 
 def _sign(points: float) -> str:
     return "up" if points >= 0.5 else "down" if points <= -0.5 else "same"
-
-
-def _short(moment: str) -> str:
-    return {"before": "the start", "sft": "SFT", "rl": "RL"}[moment]
 
 
 def _duration(seconds: float) -> str:

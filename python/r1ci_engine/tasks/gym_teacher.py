@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from r1ci_engine.errors import DataError
-from r1ci_engine.tasks.starter import Facts
+from r1ci_engine.tasks.family import Facts
 from r1ci_engine.trajectory import Item
 
 
