@@ -15,7 +15,7 @@ def group(rewards: list[float], item: str = "item") -> list:
 @pytest.mark.parametrize("variant", ["grpo", "dapo", "dr_grpo"])
 @pytest.mark.parametrize("right", [1, 4])
 def test_closed_form_of_one_and_four_right_of_eight(variant: str, right: int) -> None:
-    """Pitfall 2: the deviation has n - 1 below it and the floor is added, not maximised."""
+    """The deviation has n - 1 below it and the floor is added, not maximised."""
     trajectories = group([1.0] * right + [0.0] * (8 - right))
     group_advantages(trajectories, variant)
     share = right / 8
@@ -29,14 +29,14 @@ def test_closed_form_of_one_and_four_right_of_eight(variant: str, right: int) ->
 @pytest.mark.parametrize("variant", ["grpo", "dapo", "dr_grpo"])
 @pytest.mark.parametrize("rewards", [[1.0], [0.0], [1.1] * 5, [-0.1, -0.1]])
 def test_a_group_of_one_and_equal_rewards_give_zero(variant: str, rewards: list[float]) -> None:
-    """Pitfall 3: neither NaN nor a division by nothing."""
+    """Neither NaN nor a division by nothing."""
     trajectories = group(rewards)
     group_advantages(trajectories, variant)
     assert [t.advantage for t in trajectories] == [0.0] * len(rewards)
 
 
 def test_rewards_equal_to_a_billionth_are_equal() -> None:
-    """Pitfall 45: 0.1 + 0.2 is not a better answer than 0.3."""
+    """0.1 + 0.2 is not a better answer than 0.3."""
     trajectories = group([0.3, 0.1 + 0.2, 0.3, 0.3 - 5e-10])
     group_advantages(trajectories, "grpo")
     assert [t.advantage for t in trajectories] == [0.0] * 4
@@ -46,7 +46,7 @@ def test_rewards_equal_to_a_billionth_are_equal() -> None:
 
 
 def test_advantages_follow_items_not_positions() -> None:
-    """Pitfall 23: shuffled rows keep their advantages."""
+    """Shuffled rows keep their advantages."""
     trajectories = group([1, 0, 0], "a") + group([1, 1, 0], "b") + group([0, 0, 0], "c")
     group_advantages(trajectories, "grpo")
     before = {(t.item_id, t.sample_index): t.advantage for t in trajectories}

@@ -52,7 +52,7 @@ def words(sequence: TrainSequence, tokenizer: TextTokenizer, trained: bool) -> s
 def test_only_the_models_words_and_its_stop_token_are_trained(
     tokenizer: TextTokenizer, template: ChatTemplate
 ) -> None:
-    """Pitfall 32: tool output is not, the token that ends the turn is."""
+    """Tool output is not, the token that ends the turn is."""
     sequence = encode_transcript(CONVERSATION, tokenizer, template)
     assert words(sequence, tokenizer, True) == f"```print<<<7>>>{TURN_END}"
     assert words(sequence, tokenizer, False).endswith("assistant\n\nResults:\n<|im_end|>7\n")
@@ -64,7 +64,7 @@ def test_only_the_models_words_and_its_stop_token_are_trained(
 
 
 def test_a_built_prompt_has_one_bos(tokenizer: TextTokenizer, template: ChatTemplate) -> None:
-    """Pitfall 35: even where the template writes two."""
+    """Even where the template writes two."""
     sequence = encode_transcript(CONVERSATION, tokenizer, template)
     assert (sequence.tokens == control_id(BOS)).sum() == 1
 
@@ -100,7 +100,7 @@ def test_a_transcript_must_end_with_the_model(
 
 
 def test_the_mask_comes_from_the_writer_not_from_the_id() -> None:
-    """Pitfall 36: stop ids that double as padding, everywhere, change nothing."""
+    """Stop ids that double as padding, everywhere, change nothing."""
     trajectory = make_trajectory(TWO_TURNS)
     expected = from_trajectory(trajectory).trained.tolist()
     trajectory.tokens = [control_id(END_OF_TEXT)] * len(trajectory.tokens)
@@ -109,7 +109,7 @@ def test_the_mask_comes_from_the_writer_not_from_the_id() -> None:
 
 
 def test_sampled_ids_are_never_tokenised_again(tokenizer: TextTokenizer) -> None:
-    """Pitfall 29: ids that decode to text with a shorter encoding stay as sampled."""
+    """Ids that decode to text with a shorter encoding stay as sampled."""
     apart = [*tokenizer.encode_text("prin"), *tokenizer.encode_text("t")]
     assert tokenizer.encode_text(tokenizer.decode(apart)) != apart
     trajectory = make_trajectory(((PROMPT, 2), (MODEL, len(apart))))
@@ -119,7 +119,7 @@ def test_sampled_ids_are_never_tokenised_again(tokenizer: TextTokenizer) -> None
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf"), None])
 def test_a_missing_logprob_is_refused(value: Any) -> None:
-    """Pitfall 26: where the model wrote; elsewhere it means nothing."""
+    """Where the model wrote; elsewhere it means nothing."""
     trajectory = make_trajectory(TWO_TURNS)
     trajectory.logprobs[6] = value
     with pytest.raises(DataError, match="lacks the log-probability"):
@@ -130,7 +130,7 @@ def test_a_missing_logprob_is_refused(value: Any) -> None:
 
 
 def test_rows_and_targets_of_tools_and_prompts_never_reach_the_head() -> None:
-    """Pitfalls 20, 32: as many rows as the model wrote tokens, each the one before its token."""
+    """As many rows as the model wrote tokens, each the one before its token."""
     trajectory = make_trajectory(TWO_TURNS)
     (batch,) = micro_batches([from_trajectory(trajectory)], 100)
     assert batch.rows_N.tolist() == [4, 5, 6, 7, 14, 15, 16]
@@ -138,7 +138,7 @@ def test_rows_and_targets_of_tools_and_prompts_never_reach_the_head() -> None:
 
 
 def test_empty_answers_and_answers_ending_in_tool_output() -> None:
-    """Pitfall 39: no index -1; an empty answer is left out, a tool's last word is not trained."""
+    """No index -1; an empty answer is left out, a tool's last word is not trained."""
     empty = make_trajectory(((PROMPT, 5),))
     unfinished = make_trajectory(((PROMPT, 3), (MODEL, 2), (TOOL, 4)))
     unfinished.advantage = 0.5
@@ -179,7 +179,7 @@ some_parts = st.lists(st.tuples(kinds, st.integers(0, 9)), min_size=1, max_size=
 def test_every_trained_token_is_packed_once(
     shapes: list[list[tuple[SegmentKind, int]]], cap: int
 ) -> None:
-    """Pitfall 43: whatever the sizes, nothing is dropped at the end and nothing comes twice."""
+    """Whatever the sizes, nothing is dropped at the end and nothing comes twice."""
     sequences = [
         from_trajectory(make_trajectory(parts, sample=index))
         for index, parts in enumerate(shapes)
@@ -196,7 +196,7 @@ def test_every_trained_token_is_packed_once(
 
 
 def test_packed_sequences_do_not_see_each_other() -> None:
-    """Pitfall 41: packed equals alone, and a changed neighbour changes nothing."""
+    """Packed equals alone, and a changed neighbour changes nothing."""
     model = tiny_model(tiny_config())
     shapes = [((PROMPT, 3 + i), (MODEL, 9 - i), (TOOL, 2), (MODEL, 4)) for i in range(4)]
     trajectories = [make_trajectory(shape, sample=i) for i, shape in enumerate(shapes)]

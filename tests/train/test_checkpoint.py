@@ -1,4 +1,4 @@
-"""Checkpoints under kills, full disks and damage (pitfall 54), and exact resumption from one.
+"""Checkpoints under kills, full disks and damage, and exact resumption from one.
 
 Failures are not left to chance: an audit hook hears every file operation that Python makes, and a
 save is repeated with the process killed, or an error raised, at the first, the second, ... of them.
@@ -183,7 +183,10 @@ def kill_me() -> None:
 def test_killed_at_any_operation_a_whole_checkpoint_loads(
     writer: Writer, faults: Faults, started: Path, tmp_path: Path, name: str
 ) -> None:
-    """Pitfall 54. `again` replaces the newest checkpoint, as a stop right after a save does."""
+    """Half a checkpoint is never taken for one.
+
+    `again` replaces the newest checkpoint, as a stop right after a save does.
+    """
     seen = []
     for operation in itertools.count():
         root = copied(started, tmp_path / str(operation))
@@ -213,7 +216,7 @@ def test_failed_at_any_operation_the_previous_is_untouched(
     name: str,
     raised: type[BaseException],
 ) -> None:
-    """Pitfall 54, for a process that lives on: a full disk, an impatient person."""
+    """A whole checkpoint stays, for a process that lives on: a full disk, an impatient person."""
 
     def strike() -> None:
         raise raised(errno.ENOSPC, "full")
@@ -243,7 +246,7 @@ def test_failed_at_any_operation_the_previous_is_untouched(
 def test_killed_at_random_times_the_last_finished_save_loads(
     tokenizer: Path, tmp_path: Path
 ) -> None:
-    """Pitfall 54, in the middle of writes too."""
+    """A whole checkpoint stays, in the middle of writes too."""
     writer = Writer(tokenizer, hidden=128, vocab_size=2048)
     root = tmp_path / "checkpoints"
     writer.save(root, 1)
@@ -280,7 +283,7 @@ def test_killed_at_random_times_the_last_finished_save_loads(
 def test_full_disk_is_an_error_and_the_previous_checkpoint_loads(
     tokenizer: Path, tmp_path: Path
 ) -> None:
-    """Pitfall 54 on a real file system without room, as root; wherever the room ends."""
+    """A whole checkpoint stays on a real file system without room, as root; wherever it ends."""
     writer = Writer(tokenizer, hidden=64, vocab_size=512)
     probe = writer.save(tmp_path / "probe", 1)
     kib = sum(path.stat().st_size for path in probe.rglob("*")) // 1024

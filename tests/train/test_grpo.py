@@ -84,9 +84,9 @@ def sampled(model: Decoder, *, noise: float = 0.0, temperature: float = 1.0) -> 
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("micro_tokens", [48, 4096])
 def test_the_step_is_the_naive_one(variant: str, micro_tokens: int) -> None:
-    """Pitfalls 4, 5, 9, 25, 58: packing, accumulation, tool mask, divergence, ratios, temperature.
+    """Packing, accumulation, tool mask, divergence, ratios, temperature.
 
-    Pitfall 59: leaving out any one of them would show.
+    Leaving out any one of them would show.
     """
     model, reference = tiny_pair()
     trajectories = sampled(model, noise=0.2, temperature=0.7)
@@ -117,7 +117,7 @@ def test_the_step_is_the_naive_one(variant: str, micro_tokens: int) -> None:
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_fused_and_full_logits_agree(variant: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pitfall 58: one loss function serves both paths."""
+    """One loss function serves both paths."""
     model, reference = tiny_pair()
     trajectories = sampled(model, noise=0.2)
     section = GrpoSection(variant=variant, kl_coef=0.3, micro_tokens=64)  # pyright: ignore
@@ -129,7 +129,7 @@ def test_fused_and_full_logits_agree(variant: str, monkeypatch: pytest.MonkeyPat
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("world", [2, 4])
 def test_ranks_add_up_to_one_process(variant: str, world: int) -> None:
-    """Pitfall 6: with global counts the sum over ranks is the gradient; a mean would not be."""
+    """With global counts the sum over ranks is the gradient; a mean would not be."""
     model, _ = tiny_pair()
     section = GrpoSection(variant=variant, kl_coef=0.0)  # pyright: ignore[reportArgumentType]
     trajectories = sampled(model, noise=0.2)
@@ -153,7 +153,7 @@ def test_ranks_add_up_to_one_process(variant: str, world: int) -> None:
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_answers_without_a_word_change_nothing(variant: str) -> None:
-    """Pitfall 9: they have no tokens, so they are in no divisor either."""
+    """They have no tokens, so they are in no divisor either."""
     model, _ = tiny_pair()
     section = GrpoSection(variant=variant, kl_coef=0.0)  # pyright: ignore[reportArgumentType]
     trajectories = sampled(model)
@@ -163,7 +163,7 @@ def test_answers_without_a_word_change_nothing(variant: str) -> None:
 
 
 def test_dr_grpo_divides_by_the_budget_not_by_what_was_used() -> None:
-    """Pitfall 8: a longer neighbour leaves the gradient of a short answer alone."""
+    """A longer neighbour leaves the gradient of a short answer alone."""
     model, _ = tiny_pair()
     section = GrpoSection(variant="dr_grpo", kl_coef=0.0)
     short = [
@@ -182,7 +182,7 @@ def test_dr_grpo_divides_by_the_budget_not_by_what_was_used() -> None:
 
 
 def test_nothing_but_masked_tokens_is_a_skipped_step() -> None:
-    """Pitfall 10: a finite zero loss, unchanged weights, and it is counted."""
+    """A finite zero loss, unchanged weights, and it is counted."""
     model, _ = tiny_pair()
     before = [p.detach().clone() for p in model.parameters()]
     empty = [make_trajectory(((PROMPT, 5),), sample=i, reward=float(i)) for i in range(3)]
@@ -197,7 +197,7 @@ def test_nothing_but_masked_tokens_is_a_skipped_step() -> None:
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_garbage_at_masked_positions_does_not_leak(value: float) -> None:
-    """Pitfall 11: not through a multiplication by 0 either."""
+    """Not through a multiplication by 0 either."""
     model, _ = tiny_pair()
     section = GrpoSection(kl_coef=0.0)
     trajectories = sampled(model)
@@ -210,7 +210,7 @@ def test_garbage_at_masked_positions_does_not_leak(value: float) -> None:
 
 
 def test_the_ratio_leaves_one_with_the_second_update() -> None:
-    """Pitfall 14: old log-probabilities are those of sampling, so the clip begins to act."""
+    """Old log-probabilities are those of sampling, so the clip begins to act."""
     optimizer = OptimizerSection(lr=3e-2)
     model, _ = tiny_pair()
     once = real_step(
@@ -225,7 +225,7 @@ def test_the_ratio_leaves_one_with_the_second_update() -> None:
 
 
 def test_the_first_ratio_is_exactly_one() -> None:
-    """Pitfall 15: in fp32 on a CPU, sampled alone and trained in a pack, not one bit differs."""
+    """In fp32 on a CPU, sampled alone and trained in a pack, not one bit differs."""
     model, _ = tiny_pair()
     trajectories = uneven_batch()
     for trajectory in trajectories:
@@ -239,7 +239,7 @@ def test_the_first_ratio_is_exactly_one() -> None:
 
 
 def test_a_loss_of_zero_has_a_gradient() -> None:
-    """Pitfall 16: equal lengths cancel in the loss; the metrics beside it show that it learns."""
+    """Equal lengths cancel in the loss; the metrics beside it show that it learns."""
     model, _ = tiny_pair()
     trajectories = [make_trajectory(TWO_TURNS, sample=i, reward=float(i % 2)) for i in range(4)]
     record_logprobs(model, trajectories)
@@ -249,7 +249,7 @@ def test_a_loss_of_zero_has_a_gradient() -> None:
 
 
 def test_the_divergence_changes_the_gradient() -> None:
-    """Pitfall 18: also where no answer is better than another."""
+    """Also where no answer is better than another."""
     model, reference = tiny_pair()
     trajectories = sampled(model)
     without = step_gradient(model, None, trajectories, GrpoSection(kl_coef=0.0))
@@ -263,7 +263,7 @@ def test_the_divergence_changes_the_gradient() -> None:
 
 @pytest.mark.parametrize("kl_coef", [0.0, 0.1])
 def test_tool_output_changes_no_loss_of_its_own(kl_coef: float) -> None:
-    """Pitfalls 20, 32: tool tokens at the end condition nothing, so they must not matter at all."""
+    """Tool tokens at the end condition nothing, so they must not matter at all."""
     model, reference = tiny_pair()
     trajectories = [
         make_trajectory(((PROMPT, 4), (MODEL, 6), (TOOL, 5)), sample=i, reward=float(i))
@@ -279,7 +279,7 @@ def test_tool_output_changes_no_loss_of_its_own(kl_coef: float) -> None:
 
 
 def test_the_stop_token_is_learnt() -> None:
-    """Pitfall 37: its own log-probability rises when the answer was right."""
+    """Its own log-probability rises when the answer was right."""
     model = tiny_model(tiny_config())
     section = GrpoSection(kl_coef=0.0, optimizer=OptimizerSection(lr=1e-2))
     stop = 273
@@ -296,7 +296,7 @@ def test_the_stop_token_is_learnt() -> None:
 
 
 def test_shuffled_rows_are_the_same_step() -> None:
-    """Pitfall 23."""
+    """Advantages belong to answers, wherever these stand in the batch."""
     model, reference = tiny_pair()
     trajectories = sampled(model, noise=0.1)
     section = GrpoSection(kl_coef=0.1)
@@ -306,7 +306,7 @@ def test_shuffled_rows_are_the_same_step() -> None:
 
 
 def test_a_faulty_group_counts_nowhere() -> None:
-    """Pitfall 46 from this side: the step is that of the other groups."""
+    """The step is that of the other groups."""
     model, _ = tiny_pair()
     section = GrpoSection(kl_coef=0.0)
     trajectories = sampled(model)

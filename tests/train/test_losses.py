@@ -88,7 +88,7 @@ def by_hand(terms: TokenTerms, variant: str, section: GrpoSection) -> Tensor:
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_gradient_is_the_one_on_paper(variant: str) -> None:
-    """Pitfalls 58, 59: equal to the hand-made one, not zero, and each term can be missed."""
+    """Equal to the hand-made one, not zero, and each term can be missed."""
     section = GrpoSection(kl_coef=0.5)
     terms = vectors()
     right = by_hand(terms, variant, section)
@@ -103,7 +103,7 @@ def test_gradient_is_the_one_on_paper(variant: str) -> None:
 @pytest.mark.parametrize("term", ["both", "policy", "divergence"])
 @pytest.mark.parametrize("ways", [2, 4, 8])
 def test_parts_add_up_whatever_the_split(variant: str, term: str, ways: int) -> None:
-    """Pitfalls 4, 5, 6, 13: micro-batches or ranks, together or each term alone."""
+    """Micro-batches or ranks, together or each term alone."""
     section = GrpoSection(kl_coef=0.5)
     terms = vectors(reference=term != "policy")
     if term == "divergence":
@@ -114,7 +114,7 @@ def test_parts_add_up_whatever_the_split(variant: str, term: str, ways: int) -> 
 
 
 def test_weight_of_a_token_in_a_long_answer() -> None:
-    """Pitfall 1: equal under Dr. GRPO and DAPO, a hundredth under plain GRPO."""
+    """Equal under Dr. GRPO and DAPO, a hundredth under plain GRPO."""
     terms = vectors(reference=False)
     terms.advantage_N.fill_(1.0)
     terms.old_logprob_N.copy_(terms.logprob_N.detach())
@@ -144,7 +144,7 @@ REGIONS = [
 def test_clip_acts_on_the_side_that_goes_too_far(
     advantage: float, ratio: float, moves: bool
 ) -> None:
-    """Pitfall 21: the gradient is exactly -A ratio or exactly 0; bounds 0.8 and 1.28."""
+    """The gradient is exactly -A ratio or exactly 0; bounds 0.8 and 1.28."""
     section = GrpoSection(clip_low=0.2, clip_high=0.28)
     logprob_N = torch.tensor([math.log(ratio)], dtype=torch.float64, requires_grad=True)
     zero_N, one_N = torch.zeros(1, dtype=torch.float64), torch.ones(1, dtype=torch.float64)
@@ -160,7 +160,7 @@ def test_clip_acts_on_the_side_that_goes_too_far(
 @pytest.mark.parametrize("gap", [-200.0, -50.0, 50.0, 200.0])
 @pytest.mark.parametrize("advantage", [-1.0, 1.0])
 def test_any_ratio_stays_finite(gap: float, advantage: float) -> None:
-    """Pitfall 19 for the policy term: no inf - inf, no 0 * inf in the backward pass."""
+    """The policy term has no inf - inf, no 0 * inf in the backward pass."""
     logprob_N = torch.tensor([gap - 1.0], requires_grad=True)
     terms = TokenTerms(
         logprob_N, torch.tensor([-1.0]), None, torch.tensor([advantage]), torch.ones(1)
@@ -207,14 +207,14 @@ def expected_gradient(estimator: str, sampled_by: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("by", ["policy", "old policy"])
 def test_divergence_has_the_exact_gradient(by: str) -> None:
-    """Pitfall 17: on average the gradient of KL(policy || reference), also for old samples."""
+    """On average the gradient of KL(policy || reference), also for old samples."""
     sampled_by = THETA.log_softmax(-1) if by == "policy" else OLD
     assert float(exact_gradient().norm()) > 0.1
     torch.testing.assert_close(expected_gradient("ours", sampled_by), exact_gradient())
 
 
 def test_other_estimators_do_not() -> None:
-    """Pitfalls 17, 59: k1 teaches nothing, plain k3 follows the other divergence."""
+    """K1 teaches nothing, plain k3 follows the other divergence."""
     policy = THETA.log_softmax(-1)
     assert float(expected_gradient("k1", policy).norm()) < 1e-12
     torch.testing.assert_close(expected_gradient("k2", policy), exact_gradient())
@@ -236,7 +236,7 @@ def test_divergence_has_the_exact_value(by: str) -> None:
 
 @pytest.mark.parametrize("gap", [-200.0, -50.0, 50.0, 200.0])
 def test_divergence_stays_finite_and_pulls_back(gap: float) -> None:
-    """Pitfall 19: far from the reference the gradient is the documented constant, not 0 or inf."""
+    """Far from the reference the gradient is the documented constant, not 0 or inf."""
     logprob_N = torch.tensor([-3.0], requires_grad=True)
     terms = TokenTerms(
         logprob_N, torch.tensor([-3.0]), torch.tensor([-3.0 + gap]), torch.zeros(1), torch.ones(1)

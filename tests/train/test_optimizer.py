@@ -94,7 +94,7 @@ def test_a_gradient_that_is_not_finite_is_skipped_and_counted(value: float) -> N
 
 
 def test_momentum_does_not_move_weights_that_nothing_has_judged() -> None:
-    """Pitfall 10: a step without any gradient is none, although moments are there."""
+    """A step without any gradient is none, although moments are there."""
     model = small_model()
     optimizer = Optimizer(model, OptimizerSection(lr=0.1, weight_decay=0.1), 10)
     give_gradients(model)

@@ -46,7 +46,7 @@ def step_gradient(model: Decoder, chosen: list[TrainSequence], micro_tokens: int
 
 @pytest.mark.parametrize("micro_tokens", [52, 97, 10_000])
 def test_the_step_is_plain_cross_entropy(micro_tokens: int) -> None:
-    """Pitfalls 4, 5, 32, 43, 59: the mean over all trained tokens, whatever the micro-batches."""
+    """The mean over all trained tokens, whatever the micro-batches."""
     model = tiny_model(tiny_config())
     chosen = sequences()
     negative, count = torch.zeros(()), 0
@@ -71,7 +71,7 @@ def test_a_step_reports_its_loss_and_tokens() -> None:
 
 
 def test_nothing_to_imitate_is_a_skipped_step() -> None:
-    """Pitfall 10."""
+    """A finite zero loss, and it is counted."""
     model = tiny_model(tiny_config())
     section = SftSection()
     prompt_only = [from_trajectory(make_trajectory(((PROMPT, 7),)))]
@@ -80,7 +80,7 @@ def test_nothing_to_imitate_is_a_skipped_step() -> None:
 
 
 def test_it_learns_what_the_model_said_and_not_what_the_tool_said() -> None:
-    """Pitfall 32, by effect: thirty steps on one exchange."""
+    """The mask by its effect: thirty steps on one exchange."""
     model = tiny_model(tiny_config())
     section = SftSection(optimizer=OptimizerSection(lr=3e-3))
     optimizer = Optimizer(model, section.optimizer, 30)
@@ -103,7 +103,7 @@ def test_it_learns_what_the_model_said_and_not_what_the_tool_said() -> None:
 def test_each_pass_has_every_sequence_once(
     count: int, batch_size: int, passes: int, seed: int
 ) -> None:
-    """Pitfalls 43, 51: no remainder is dropped, and later passes are shuffled anew but known."""
+    """No remainder is dropped, and later passes are shuffled anew but known."""
     steps = -(-(passes + 1) * count // batch_size)
     order = [i for step in range(steps) for i in batch_indices(count, batch_size, step, seed)]
     assert len(order) == steps * batch_size

@@ -7,7 +7,7 @@ from r1ci_engine.train.tally import Tally
 
 
 def test_mean_is_over_tokens_not_over_pieces() -> None:
-    """Pitfall 12: one token here and ninety-nine there."""
+    """One token here and ninety-nine there."""
     tally = Tally()
     tally.add({"entropy": torch.tensor([100.0])})
     tally.add({"entropy": torch.full((99,), 10.0)})
