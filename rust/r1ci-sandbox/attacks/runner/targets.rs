@@ -86,8 +86,9 @@ impl Outside {
             ("descriptors", names("/proc/self/fd").len().to_string()),
             ("limits", text("/proc/self/limits")),
             ("signals and processors", {
+                // This thread's own: others block signals for a moment when they start a process.
                 let rows = ["SigBlk", "Cpus_allowed:", "Uid", "Seccomp"];
-                keep("/proc/self/status", &rows)
+                keep("/proc/thread-self/status", &rows)
             }),
             ("memory score", text("/proc/self/oom_score_adj")),
             ("priority", {
