@@ -102,7 +102,7 @@ def train(
 BEFORE = """
 import os, signal
 from pathlib import Path
-from r1ci_engine import run
+from r1ci_engine import lessons, run
 from r1ci_engine.report.metrics import MetricsLog
 from r1ci_engine.sandbox import Sandbox
 from r1ci_engine.workbench import Workbench

@@ -22,7 +22,7 @@ MOMENTS = {
         'before(RunPaths, "open", lambda *_: True, interrupt)',
         "0-eval_before-000000",
     ),
-    "teaching": ('before(run, "teach", lambda *_: True, interrupt)', "0-eval_before-000000"),
+    "teaching": ('before(lessons, "teach", lambda *_: True, interrupt)', "0-eval_before-000000"),
     "evaluated": (LOGGING.format("eval_before"), "1-sft-000000"),
     "measured": (LOGGING.format("measure"), "4-grpo-000000"),
     "sampling": (
