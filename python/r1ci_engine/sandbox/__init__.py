@@ -1,0 +1,23 @@
+"""Runs untrusted Python behind the kernel's own fences: the face of the Rust crate `r1ci-sandbox`.
+
+Every script gets a fresh child of a warm interpreter, with Landlock, a system-call filter, resource
+limits, an own user and an own file tree as far as the machine allows; `Sandbox.layers` says which,
+`required` refuses to start below a level. Scripts see the packages of this environment and nothing
+else of the machine, and reach no network. Invariant: a verdict comes from the kernel, never from
+what a script printed. No torch.
+"""
+
+from r1ci_engine.sandbox.measure import BENCH_SCRIPTS, bench, probe
+from r1ci_engine.sandbox.pool import Sandbox
+from r1ci_engine.sandbox.requests import ExecutionRequest, ExecutionResult, ExitReason, Limits
+
+__all__ = [
+    "BENCH_SCRIPTS",
+    "ExecutionRequest",
+    "ExecutionResult",
+    "ExitReason",
+    "Limits",
+    "Sandbox",
+    "bench",
+    "probe",
+]

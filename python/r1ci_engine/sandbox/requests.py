@@ -1,0 +1,105 @@
+"""What goes into the sandbox and what comes out: requests, limits, results."""
+
+from dataclasses import dataclass, fields
+from enum import StrEnum
+
+from r1ci_engine.errors import SandboxError
+
+
+class ExitReason(StrEnum):
+    """Why an execution ended."""
+
+    OK = "ok"
+    """Exit status 0."""
+    ERROR = "error"
+    """Any other exit status, such as 1 for an unhandled exception."""
+    TIMEOUT = "timeout"
+    """Stopped at the wall limit."""
+    CPU_LIMIT = "cpu_limit"
+    """Stopped at the CPU limit."""
+    MEMORY_LIMIT = "memory_limit"
+    """Ended for want of memory: an unhandled MemoryError, or a death at the limit."""
+    OUTPUT_LIMIT = "output_limit"
+    """Stopped after a flood of output (256 MiB), far beyond what is kept."""
+    KILLED = "killed"
+    """Died of a signal."""
+    REFUSED = "refused"
+    """Killed by the system-call filter, or not started because the request is too large."""
+    CANCELLED = "cancelled"
+    """Taken back by the caller."""
+    INFRASTRUCTURE = "infrastructure"
+    """The sandbox failed, not the script: no verdict on the code."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Bounds of one execution. All must be above zero; SandboxError otherwise."""
+
+    cpu_s: float = 10.0
+    """CPU seconds of all threads together; the limit that counts, as a busy machine cannot use it
+    up."""
+    wall_s: float = 20.0
+    """Wall seconds, behind the CPU limit."""
+    memory_mb: int = 512
+    """Memory beyond the warm interpreter's own, in MiB."""
+    output_bytes: int = 65536
+    """Bytes kept of each stream: its first half and its last half."""
+    file_mb: int = 16
+    """Largest file the script may write, in MiB."""
+    threads: int = 16
+    """Threads at once, the main one included."""
+    processes: int = 0
+    """Processes that the script may fork besides its own. Above 0 it runs as process 1 of a process
+    namespace, which the layer `own_namespaces` must allow."""
+
+    def __post_init__(self) -> None:
+        for limit in fields(self):
+            value = getattr(self, limit.name)
+            least_is_zero = limit.name == "processes"
+            if not (value > 0 or (least_is_zero and value == 0)):
+                least = "zero or more" if least_is_zero else "above zero"
+                raise SandboxError(
+                    f"limit `{limit.name}` is `{value}`", hint=f"this limit must be {least}"
+                )
+
+
+@dataclass(frozen=True)
+class ExecutionRequest:
+    """One script to run."""
+
+    code: str
+    stdin: str = ""
+    """What the script reads from standard input, then end of file."""
+    seed: int = 0
+    """Seeds `random` and numpy's global generator; any integer, taken modulo 2**64."""
+    limits: Limits | None = None
+    """None: the sandbox's own."""
+
+
+@dataclass(frozen=True)
+class ExecutionResult:
+    """What came of a script. Output is data; everything else is the kernel's word."""
+
+    stdout: str
+    """Invalid UTF-8 replaced. If bytes were dropped, they are missing at `stdout_cut`."""
+    stderr: str
+    """The same; paths of this machine's libraries are shortened to their last part."""
+    exit_reason: ExitReason
+    exit_code: int | None
+    """None unless the process exited by itself."""
+    signal: int | None
+    """The signal it died of, unless the sandbox sent it."""
+    wall_s: float
+    cpu_s: float
+    peak_rss_mb: float
+    """Largest resident memory in MiB, the warm interpreter's share included."""
+    stdout_dropped: int
+    """Bytes cut out of the middle."""
+    stderr_dropped: int
+    layers: tuple[str, ...]
+    """Protections that were in force."""
+    detail: str
+    """A remark for people; empty when there is nothing to say."""
+    stdout_cut: int | None
+    """Where in `stdout` (in characters) the dropped bytes are missing; None if none are."""
+    stderr_cut: int | None
