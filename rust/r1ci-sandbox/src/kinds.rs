@@ -78,7 +78,7 @@ pub(crate) fn choose(kinds: &[Kind], source: &[u8]) -> usize {
 }
 
 /// Whether `word` stands in `source` as a word of its own.
-fn names(source: &[u8], word: &[u8]) -> bool {
+pub(crate) fn names(source: &[u8], word: &[u8]) -> bool {
     let inside = |byte: Option<&u8>| byte.is_some_and(|b| b.is_ascii_alphanumeric() || *b == b'_');
     memchr::memmem::find_iter(source, word).any(|at| {
         !inside(at.checked_sub(1).and_then(|before| source.get(before)))

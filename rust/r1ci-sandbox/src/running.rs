@@ -275,7 +275,7 @@ impl Running {
 }
 
 /// "step: error 13" with the error's own text.
-fn spell_out(complaint: &str) -> String {
+pub(crate) fn spell_out(complaint: &str) -> String {
     let number = complaint
         .rsplit_once(": error ")
         .and_then(|(step, number)| {
