@@ -4,7 +4,7 @@ import os
 import sys
 from collections.abc import Sequence
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 from r1ci_engine._rust import Supervisor
 from r1ci_engine.errors import SandboxError
@@ -58,7 +58,10 @@ class Sandbox:
     def run(
         self, code: str, *, stdin: str = "", seed: int = 0, limits: Limits | None = None
     ) -> ExecutionResult:
-        """Run one script and wait for it. A failing script is a result, not an exception."""
+        """Run one script and wait for it. A failing script is a result, not an exception.
+
+        For files that go in or come out, use `run_many`.
+        """
         return self.run_many([ExecutionRequest(code, stdin, seed, limits)])[0]
 
     def run_many(self, requests: Sequence[ExecutionRequest]) -> list[ExecutionResult]:
@@ -102,11 +105,25 @@ def _library_paths() -> list[str]:
     return [p for p in sys.path if os.path.basename(p) in kinds and os.path.isdir(p)]
 
 
-def _raw(request: ExecutionRequest) -> tuple[bytes, bytes, int, Limits | None]:
-    # A lone surrogate is the script's mistake: it reaches the compiler, which says so.
-    code = request.code.encode("utf-8", "surrogatepass")
-    stdin = request.stdin.encode("utf-8", "surrogatepass")
-    return code, stdin, request.seed % 2**64, request.limits
+class _Raw(NamedTuple):
+    code: bytes
+    stdin: bytes
+    seed: int
+    limits: Limits | None
+    files: list[tuple[str, bytes]]
+    fetch: list[str]
+
+
+def _raw(request: ExecutionRequest) -> _Raw:
+    return _Raw(
+        # A lone surrogate is the script's mistake: it reaches the compiler, which says so.
+        code=request.code.encode("utf-8", "surrogatepass"),
+        stdin=request.stdin.encode("utf-8", "surrogatepass"),
+        seed=request.seed % 2**64,
+        limits=request.limits,
+        files=list(request.files.items()),
+        fetch=list(request.fetch),
+    )
 
 
 def _result(raw: dict[str, Any]) -> ExecutionResult:

@@ -1,6 +1,7 @@
 """What goes into the sandbox and what comes out: requests, limits, results."""
 
-from dataclasses import dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from enum import StrEnum
 
 from r1ci_engine.errors import SandboxError
@@ -21,6 +22,10 @@ class ExitReason(StrEnum):
     """Ended for want of memory: an unhandled MemoryError, or a death at the limit."""
     OUTPUT_LIMIT = "output_limit"
     """Stopped after a flood of output (256 MiB), far beyond what is kept."""
+    PIDS_LIMIT = "pids_limit"
+    """Stopped with more threads or processes than it may have."""
+    DISK_LIMIT = "disk_limit"
+    """Stopped with more in its work folder than that may hold."""
     KILLED = "killed"
     """Died of a signal."""
     REFUSED = "refused"
@@ -74,6 +79,10 @@ class ExecutionRequest:
     """Seeds `random` and numpy's global generator; any integer, taken modulo 2**64."""
     limits: Limits | None = None
     """None: the sandbox's own."""
+    files: Mapping[str, bytes] = field(default_factory=dict[str, bytes])
+    """Made in the work folder before the script starts, by path below it."""
+    fetch: Sequence[str] = ()
+    """Paths below the work folder of regular files to read back after the end, whatever that is."""
 
 
 @dataclass(frozen=True)
@@ -103,3 +112,12 @@ class ExecutionResult:
     stdout_cut: int | None
     """Where in `stdout` (in characters) the dropped bytes are missing; None if none are."""
     stderr_cut: int | None
+    exception_type: str | None = None
+    """Class of the unhandled exception that ended it, with the module unless that is `builtins` or
+    the script. The script's own word, as are the next two."""
+    exception_message: str | None = None
+    denied_call: str | None = None
+    """Source of the call that the sandbox refused and that ended the script, if it is known."""
+    files: Mapping[str, bytes] = field(default_factory=dict[str, bytes])
+    """Those of the request's `fetch` that were regular files below the work folder, by path;
+    together at most as large as the work folder may be."""

@@ -230,6 +230,10 @@ def _ending(result: "ExecutionResult") -> str:
             return "MemoryError: stopped at the memory limit"
         case "output_limit":
             return "OutputLimit: stopped after too much output"
+        case "pids_limit":
+            return "ResourceLimit: stopped with too many threads"
+        case "disk_limit":
+            return "ResourceLimit: stopped with too much in the work folder"
         case "refused":
             return "PermissionError: not allowed in the sandbox"
         case _:

@@ -44,8 +44,16 @@ struct PyLimits {
     processes: u64,
 }
 
-/// Source, input, seed, limits.
-type PyRequest = (Vec<u8>, Vec<u8>, u64, Option<PyLimits>);
+/// `r1ci_engine.sandbox.ExecutionRequest` in bytes, read by attribute.
+#[derive(FromPyObject)]
+struct PyRequest {
+    code: Vec<u8>,
+    stdin: Vec<u8>,
+    seed: u64,
+    limits: Option<PyLimits>,
+    files: Vec<(String, Vec<u8>)>,
+    fetch: Vec<String>,
+}
 
 #[pymethods]
 impl Supervisor {
@@ -186,12 +194,14 @@ fn to_limits(limits: &PyLimits) -> Limits {
     }
 }
 
-fn to_request((code, stdin, seed, limits): PyRequest) -> Request {
+fn to_request(request: PyRequest) -> Request {
     Request {
-        code,
-        stdin,
-        seed,
-        limits: limits.as_ref().map(to_limits),
+        code: request.code,
+        stdin: request.stdin,
+        seed: request.seed,
+        limits: request.limits.as_ref().map(to_limits),
+        files: request.files,
+        fetch: request.fetch,
     }
 }
 
@@ -215,6 +225,15 @@ fn to_dict<'py>(py: Python<'py>, execution: &Execution) -> PyResult<Bound<'py, P
     dict.set_item("stderr_dropped", execution.stderr.dropped)?;
     dict.set_item("stdout_cut", stdout_cut)?;
     dict.set_item("stderr_cut", stderr_cut)?;
+    let exception = execution.exception.as_ref();
+    dict.set_item("exception_type", exception.map(|e| &e.kind))?;
+    dict.set_item("exception_message", exception.map(|e| &e.message))?;
+    dict.set_item("denied_call", &execution.denied_call)?;
+    let files = PyDict::new(py);
+    for (path, contents) in &execution.files {
+        files.set_item(path, pyo3::types::PyBytes::new(py, contents))?;
+    }
+    dict.set_item("files", files)?;
     let layers: Vec<&str> = execution.layers.iter().map(|layer| layer.name()).collect();
     dict.set_item("layers", pyo3::types::PyTuple::new(py, layers)?)?;
     dict.set_item("detail", &execution.detail)?;

@@ -1,5 +1,5 @@
 # Attack: many files below the limit on one.
-# Verdict: ok, killed
+# Verdict: ok, disk_limit
 # Safe: refused, or stopped when they are weighed.
 import errno
 import time

@@ -1,5 +1,5 @@
 # Attack: fork without end where a few processes are allowed; every child does the same.
-# Verdict: timeout, cpu_limit, ok, killed
+# Verdict: timeout, cpu_limit, ok, pids_limit, killed
 # Limits: processes=8 cpu=1 wall=1.5
 # Safe: refused above the number, and all of them end together.
 ours, theirs = os.pipe()

@@ -1,5 +1,5 @@
 # Attack: an exponential tree of sessions, each a leader that nobody waits for.
-# Verdict: timeout, cpu_limit, ok, killed
+# Verdict: timeout, cpu_limit, ok, pids_limit, killed
 # Limits: processes=12 cpu=1 wall=1
 # Safe: the whole tree goes at once.
 import time

@@ -1,5 +1,5 @@
 # Attack: more empty files than any disk likes.
-# Verdict: ok, killed
+# Verdict: ok, disk_limit
 # Safe: refused, or stopped when they are counted.
 import time
 

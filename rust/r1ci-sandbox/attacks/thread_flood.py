@@ -1,5 +1,5 @@
 # Attack: ten thousand threads.
-# Verdict: ok, killed
+# Verdict: ok, pids_limit
 # Limits: wall=4
 # Safe: refused at the limit, or stopped when they are counted.
 import threading

@@ -47,11 +47,14 @@ fn main() -> ExitCode {
     let json = names.iter().any(|name| name == "--json");
     names.retain(|name| name != "--json");
     match runner::run(&names, &[], &mut Teller { json }) {
-        Ok(report) if json => println!("{}", serde_json::json!(report)),
         Ok(report) => {
-            println!("{} of {} safe", report.safe, report.attacks);
-            for name in &report.open {
-                println!("unsafe: {name}");
+            if json {
+                println!("{}", serde_json::json!(report));
+            } else {
+                println!("{} of {} safe", report.safe, report.attacks);
+                for name in &report.open {
+                    println!("unsafe: {name}");
+                }
             }
             if !report.open.is_empty() {
                 return ExitCode::FAILURE;

@@ -35,6 +35,14 @@ pub enum SandboxError {
         /// Field of [`Limits`](crate::Limits).
         name: &'static str,
     },
+    /// A file that cannot be made in a work folder, or read back from it.
+    #[error("file `{path}` of the request: {reason}")]
+    File {
+        /// Its path as given.
+        path: String,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
     /// The calling process is a fork of the one that started the sandbox.
     #[error("this sandbox belongs to process `{owner}`, from which process `{caller}` was forked")]
     Forked {
@@ -77,6 +85,9 @@ impl SandboxError {
             ),
             Self::UnknownLayer { .. } => Some(Layer::NAMES),
             Self::Limit { .. } => Some("times and sizes must be above zero and within reason"),
+            Self::File { .. } => {
+                Some("name files by paths relative to the work folder, such as `data/input.txt`")
+            }
             Self::Forked { .. } => Some("start a new sandbox in the forked process"),
             Self::Closed | Self::System { .. } => None,
         }

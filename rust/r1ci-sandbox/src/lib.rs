@@ -24,6 +24,7 @@ struct Readme;
 
 mod capture;
 mod error;
+mod files;
 mod identity;
 mod jail;
 mod kinds;
@@ -41,6 +42,8 @@ mod native;
 mod native_layout;
 mod policy;
 mod pool;
+#[cfg(test)]
+mod properties;
 mod report;
 mod running;
 mod scratch;
@@ -54,4 +57,4 @@ pub use error::SandboxError;
 pub use jail::landlock_abi;
 pub use policy::{Layer, Limits, Request, SandboxConfig};
 pub use pool::{Batch, Received, Sandbox};
-pub use report::{Execution, ExitReason};
+pub use report::{Exception, Execution, ExitReason};

@@ -58,10 +58,14 @@ fn numbers_are_the_c_library_s() {
         native::LANDLOCK_RESTRICT_SELF,
         libc::SYS_landlock_restrict_self
     );
+    assert_eq!(native::O_DIRECTORY, libc::O_DIRECTORY);
+    assert_eq!(native::MAP_SHARED, libc::MAP_SHARED);
+    assert_eq!(native::READ_WRITE, libc::PROT_READ | libc::PROT_WRITE);
     let limits = [
         libc::RLIMIT_CORE,
         libc::RLIMIT_MEMLOCK,
         libc::RLIMIT_MSGQUEUE,
+        libc::RLIMIT_SIGPENDING,
         libc::RLIMIT_FSIZE,
         libc::RLIMIT_NOFILE,
         libc::RLIMIT_CPU,

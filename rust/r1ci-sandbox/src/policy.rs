@@ -6,6 +6,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use crate::error::SandboxError;
+use crate::files;
 
 /// A protection that is either in force or not. Results carry the list of those in force.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -164,6 +165,10 @@ pub struct Request {
     pub seed: u64,
     /// Limits of this execution; the sandbox's own when none.
     pub limits: Option<Limits>,
+    /// Files made in the work folder before the script begins, by path below it.
+    pub files: Vec<(String, Vec<u8>)>,
+    /// Paths below the work folder of regular files to read back after the end, whatever that is.
+    pub fetch: Vec<String>,
 }
 
 impl Request {
@@ -175,7 +180,17 @@ impl Request {
             stdin: Vec::new(),
             seed: 0,
             limits: None,
+            files: Vec::new(),
+            fetch: Vec::new(),
         }
+    }
+
+    /// Refuse what no sandbox could do.
+    pub(crate) fn check(&self) -> Result<(), SandboxError> {
+        if let Some(limits) = self.limits {
+            limits.check()?;
+        }
+        files::check(&self.files, &self.fetch)
     }
 }
 

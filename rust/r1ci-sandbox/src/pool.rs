@@ -307,8 +307,8 @@ impl Sandbox {
         if self.shared.closing.load(Ordering::Relaxed) {
             return Err(SandboxError::Closed);
         }
-        for limits in requests.iter().filter_map(|request| request.limits) {
-            limits.check()?;
+        for request in requests {
+            request.check()?;
         }
         let state = self.shared.lock();
         if state.failed {

@@ -24,6 +24,10 @@ pub enum ExitReason {
     OutputLimit,
     /// Died of a signal.
     Killed,
+    /// Stopped with more threads or processes than it may have.
+    PidsLimit,
+    /// Stopped with more in its work folder than that may hold.
+    DiskLimit,
     /// Killed by the system-call filter, or not started because the request is too large.
     Refused,
     /// Taken back by the caller.
@@ -43,6 +47,8 @@ impl ExitReason {
             Self::CpuLimit => "cpu_limit",
             Self::MemoryLimit => "memory_limit",
             Self::OutputLimit => "output_limit",
+            Self::PidsLimit => "pids_limit",
+            Self::DiskLimit => "disk_limit",
             Self::Killed => "killed",
             Self::Refused => "refused",
             Self::Cancelled => "cancelled",
@@ -70,6 +76,13 @@ pub struct Execution {
     pub cpu: Duration,
     /// Largest resident set in bytes, the warm interpreter's share included.
     pub peak_rss_bytes: u64,
+    /// The unhandled exception that ended it. The script's own word.
+    pub exception: Option<Exception>,
+    /// Source of the call that the sandbox refused and that ended the script, if it is known. The
+    /// script's own word.
+    pub denied_call: Option<String>,
+    /// Those files of [`Request::fetch`](crate::Request::fetch) that were there.
+    pub files: Vec<(String, Vec<u8>)>,
     /// Layers in force.
     pub layers: Vec<Layer>,
     /// A remark for people, empty when there is nothing to say.
@@ -88,10 +101,42 @@ impl Execution {
             wall: Duration::ZERO,
             cpu: Duration::ZERO,
             peak_rss_bytes: 0,
+            exception: None,
+            denied_call: None,
+            files: Vec::new(),
             layers,
             detail,
         }
     }
+}
+
+/// An unhandled exception, cut to a few thousand bytes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Exception {
+    /// Name of its class, with the module unless that is `builtins` or the script.
+    pub kind: String,
+    /// Its text.
+    pub message: String,
+}
+
+/// What a child remarks on its end: the exception, and the call that was refused. Any bytes at all
+/// may stand there.
+pub(crate) fn parse_remark(page: &[u8]) -> (Option<Exception>, Option<String>) {
+    let mut rest = page;
+    let mut next = || {
+        let (length, after) = rest.split_at_checked(2)?;
+        let length = usize::from(u16::from_le_bytes([length[0], length[1]]));
+        let (text, after) = after.split_at_checked(length)?;
+        rest = after;
+        Some(String::from_utf8_lossy(text).into_owned())
+    };
+    let filled = |text: &String| !text.is_empty();
+    let (kind, message, call) = (next().filter(filled), next(), next().filter(filled));
+    let exception = kind.map(|kind| Exception {
+        kind,
+        message: message.unwrap_or_default(),
+    });
+    (exception, call)
 }
 
 /// What the kernel says of an ended child, by way of the zygote that waited for it.
@@ -124,7 +169,7 @@ pub(crate) enum LastWords {
 pub(crate) enum Stop {
     Wall,
     Cpu,
-    Threads,
+    Pids,
     Output,
     Disk,
     Cancelled,
@@ -157,14 +202,15 @@ pub(crate) fn judge(
     match stop {
         Some(Stop::Wall) if by_us => return own(ExitReason::Timeout, "stopped at the wall limit"),
         Some(Stop::Cpu) if by_us => return own(ExitReason::CpuLimit, "stopped at the CPU limit"),
-        Some(Stop::Threads) if by_us => {
-            return own(ExitReason::Killed, "stopped at the thread limit");
+        Some(Stop::Pids) if by_us => {
+            let remark = "stopped with too many threads or processes";
+            return own(ExitReason::PidsLimit, remark);
         }
         Some(Stop::Output) if by_us => {
             return own(ExitReason::OutputLimit, "stopped after a flood of output");
         }
         Some(Stop::Disk) if by_us => {
-            return own(ExitReason::Killed, "stopped at the work folder's limit");
+            return own(ExitReason::DiskLimit, "stopped at the work folder's limit");
         }
         Some(Stop::Cancelled) if by_us => return own(ExitReason::Cancelled, ""),
         Some(Stop::Closing) if by_us => {

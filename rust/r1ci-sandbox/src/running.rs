@@ -7,22 +7,28 @@
 use std::fs::File;
 use std::io::{self, Read, Seek, Write};
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::fs::{MemfdFlags, OFlags, SealFlags};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use rustix::process::{Signal, pidfd_send_signal};
 
 use crate::capture::Capture;
+use crate::files;
 use crate::policy::{Layer, Limits, Request};
-use crate::report::{Ending, Execution, Stop, judge};
+use crate::report::{Ending, Exception, Execution, Stop, judge, parse_remark};
 use crate::scratch;
 use crate::usage;
-use crate::wire::Order;
+use crate::wire::{self, Order};
 use crate::zygote::{SCRATCH_FILES, Slot, Zygote};
 
 /// Output beyond which a script is stopped: no honest program comes near it.
 pub(crate) const FLOOD_BYTES: u64 = 256 << 20;
+/// Place and size of a remark in the memory file with the source, as in `zygote/native/messages.rs`.
+const REMARK_STEP: u64 = 1 << 16;
+const REMARK_BYTES: usize = 4096;
 /// First pause before looking whether a script computes or sleeps; doubles up to `LONG_LOOK`.
 const SHORT_LOOK: Duration = Duration::from_millis(4);
 const LONG_LOOK: Duration = Duration::from_millis(50);
@@ -46,7 +52,11 @@ pub(crate) struct Running {
     counts_threads: bool,
     layers: Arc<[Layer]>,
     begun: Instant,
-    status: File,
+    status: OwnedFd,
+    code: File,
+    code_bytes: u64,
+    fetch: Vec<String>,
+    folder: Option<OwnedFd>,
     child: Option<(i32, OwnedFd)>,
     stop: Option<(Stop, Instant)>,
     next_look: Instant,
@@ -74,29 +84,30 @@ impl Running {
     ) -> Result<Self, String> {
         let failed = |error: io::Error| error.to_string();
         let slot = zygote.lend_slot().map_err(|error| error.to_string())?;
-        let code = memory_file("code", &request.code).map_err(failed)?;
-        let stdin = if request.stdin.is_empty() {
-            None
-        } else {
-            Some(memory_file("stdin", &request.stdin).map_err(failed)?)
-        };
+        let code = code_file(&request.code).map_err(failed)?;
+        let stdin = memory_file("stdin", &request.stdin).map_err(failed)?;
+        let archive = files::archive(&request.files);
+        let files = memory_file("files", &archive).map_err(failed)?;
+        let wants_folder = !request.fetch.is_empty() && slot.is_none();
         let (stdout, stdout_theirs) = pipe().map_err(failed)?;
         let (stderr, stderr_theirs) = pipe().map_err(failed)?;
-        let (status, status_theirs) = pipe().map_err(failed)?;
+        let (status, status_theirs) = status_channel(wants_folder).map_err(failed)?;
         let mut handles = vec![
             code.as_fd(),
             stdout_theirs.as_fd(),
             stderr_theirs.as_fd(),
             status_theirs.as_fd(),
         ];
-        handles.extend(stdin.as_ref().map(AsFd::as_fd));
+        handles.extend([&stdin, &files].into_iter().flatten().map(AsFd::as_fd));
         let mut order = Order {
             execution,
             seed: request.seed,
             has_stdin: stdin.is_some(),
             has_ruleset: false,
+            wants_folder,
             slot: 0,
             code_bytes: request.code.len() as u64,
+            files_bytes: archive.len() as u64,
         };
         let begun = Instant::now();
         zygote
@@ -105,7 +116,7 @@ impl Running {
         Ok(Self {
             kind,
             streams: [stdout, stderr].map(|pipe| Stream {
-                pipe,
+                pipe: File::from(pipe),
                 open: true,
                 capture: Capture::new(limits.output_bytes),
             }),
@@ -117,6 +128,10 @@ impl Running {
             layers: Arc::clone(&zygote.layers),
             begun,
             status,
+            code,
+            code_bytes: request.code.len() as u64,
+            fetch: request.fetch.clone(),
+            folder: None,
             child: None,
             stop: None,
             next_look: begun + SHORT_LOOK.min(limits.cpu),
@@ -181,7 +196,7 @@ impl Running {
         self.asleep = used < self.pause / 10 && usage::state(pid).is_some_and(|s| s.sleeps);
         if self.counts_threads && usage::state(pid).is_some_and(|s| s.threads > self.limits.threads)
         {
-            return self.stop(Stop::Threads);
+            return self.stop(Stop::Pids);
         }
         let longest = match (self.asleep, &self.slot) {
             (true, None) => SLEEP_LOOK,
@@ -229,12 +244,17 @@ impl Running {
         for stream in &mut self.streams {
             while stream.open && stream.read(buffer) {}
         }
+        let began = self.began();
         if self.stop.is_none() {
-            self.began()?;
+            began?;
         }
         let stop = self.stop.map(|(reason, _)| reason);
         let (exit_reason, exit_code, signal, detail) =
             judge(ending, stop, &self.limits, zygote.resident_bytes);
+        let (exception, call) = self.remark();
+        let foreign = signal == Some(libc::SIGSYS);
+        let denied_call = call.or_else(|| foreign.then(|| "a call of another architecture".into()));
+        let files = self.fetched();
         let [stdout, stderr] = &mut self.streams;
         let mut stderr = stderr.capture.take();
         for (path, short) in zygote.short_names.iter() {
@@ -249,6 +269,9 @@ impl Running {
             wall,
             cpu: ending.cpu,
             peak_rss_bytes: ending.peak_rss_bytes,
+            exception,
+            denied_call,
+            files,
             layers: self.layers.to_vec(),
             detail,
         })
@@ -265,11 +288,37 @@ impl Running {
     /// The child says over a pipe, which is closed before the script can say anything, that the jail
     /// is up, or what failed.
     fn began(&mut self) -> Result<(), String> {
-        let mut note = [0; 2048];
-        match self.status.read(&mut note) {
-            Ok(size) if note[..size].first() == Some(&b'S') => Ok(()),
-            Ok(size) if size > 1 => Err(spell_out(&String::from_utf8_lossy(&note[1..size]))),
-            _ => Err("the child ended before the script began".into()),
+        let mut note = [0; 64];
+        let received = if self.fetch.is_empty() || self.slot.is_some() {
+            rustix::io::read(&self.status, &mut note).map_or(0, |size| size)
+        } else {
+            let received = wire::receive(&self.status, &mut note).ok().flatten();
+            received.map_or(0, |(size, folder)| {
+                self.folder = folder;
+                size
+            })
+        };
+        match &note[..received] {
+            [b'S', ..] => Ok(()),
+            [_, complaint @ ..] => Err(spell_out(&String::from_utf8_lossy(complaint))),
+            [] => Err("the child ended before the script began".into()),
+        }
+    }
+
+    /// What the child left in the memory behind its source.
+    fn remark(&self) -> (Option<Exception>, Option<String>) {
+        let mut page = [0; REMARK_BYTES];
+        let place = self.code_bytes.next_multiple_of(REMARK_STEP);
+        let size = self.code.read_at(&mut page, place).unwrap_or(0);
+        parse_remark(&page[..size])
+    }
+
+    /// The files that were asked for, as far as they are there.
+    fn fetched(&self) -> Vec<(String, Vec<u8>)> {
+        let lent = self.slot.as_ref().map(|slot| &slot.folder);
+        match lent.or(self.folder.as_ref()) {
+            Some(folder) => files::fetch(folder.as_fd(), &self.fetch, self.scratch_bytes),
+            None => Vec::new(),
         }
     }
 }
@@ -302,20 +351,49 @@ impl Stream {
     }
 }
 
-/// A sealed file in memory, ready to be read from its start.
-fn memory_file(name: &str, bytes: &[u8]) -> io::Result<File> {
+/// The source in memory, and behind it a page for the child's remark on its end, which is why it is
+/// the one memory file that the child may write to.
+fn code_file(code: &[u8]) -> io::Result<File> {
+    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+    let file = File::from(rustix::fs::memfd_create("code", flags)?);
+    file.write_all_at(code, 0)?;
+    file.set_len((code.len() as u64).next_multiple_of(REMARK_STEP) + REMARK_BYTES as u64)?;
+    let seals = SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL;
+    rustix::fs::fcntl_add_seals(&file, seals)?;
+    Ok(file)
+}
+
+/// A sealed file in memory, ready to be read from its start; none for no bytes.
+fn memory_file(name: &str, bytes: &[u8]) -> io::Result<Option<File>> {
+    if bytes.is_empty() {
+        return Ok(None);
+    }
     let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
     let mut file = File::from(rustix::fs::memfd_create(name, flags)?);
     file.write_all(bytes)?;
     file.rewind()?;
     let seals = SealFlags::WRITE | SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL;
     rustix::fs::fcntl_add_seals(&file, seals)?;
-    Ok(file)
+    Ok(Some(file))
+}
+
+/// What the child reports on before the script begins: a pipe, or a socket if it is to send a handle.
+fn status_channel(carries_handles: bool) -> io::Result<(OwnedFd, OwnedFd)> {
+    if !carries_handles {
+        return pipe();
+    }
+    let flags = SocketFlags::CLOEXEC;
+    Ok(socketpair(
+        AddressFamily::UNIX,
+        SocketType::SEQPACKET,
+        flags,
+        None,
+    )?)
 }
 
 /// A pipe whose reading end, ours, never blocks.
-fn pipe() -> io::Result<(File, OwnedFd)> {
+fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
     let (ours, theirs) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
     rustix::fs::fcntl_setfl(&ours, OFlags::NONBLOCK)?;
-    Ok((File::from(ours), theirs))
+    Ok((ours, theirs))
 }

@@ -194,9 +194,7 @@ impl Supervisor {
             let number = self.next_number;
             self.next_number += 1;
             let request = &job.request;
-            if request.code.len() > CODE_BYTES || request.stdin.len() > STDIN_BYTES {
-                let detail =
-                    format!("source may have {CODE_BYTES} bytes and input {STDIN_BYTES} bytes");
+            if let Some(detail) = self.too_large(request) {
                 self.refuse(job, detail);
                 continue;
             }
@@ -215,6 +213,25 @@ impl Supervisor {
         }
         for ticket in cancelled {
             self.cancel(ticket);
+        }
+    }
+
+    /// What is too large about a request.
+    fn too_large(&self, request: &Request) -> Option<String> {
+        let limits = request.limits.unwrap_or(self.config.limits);
+        let sizes = || request.files.iter().map(|(_, file)| file.len() as u64);
+        if request.code.len() > CODE_BYTES || request.stdin.len() > STDIN_BYTES {
+            let (code, stdin) = (CODE_BYTES, STDIN_BYTES);
+            Some(format!(
+                "source may have {code} bytes and input {stdin} bytes"
+            ))
+        } else if sizes().any(|size| size > limits.file_bytes) {
+            Some(format!("a file may have {} bytes", limits.file_bytes))
+        } else if sizes().sum::<u64>() > self.config.scratch_bytes {
+            let most = self.config.scratch_bytes;
+            Some(format!("files may have {most} bytes together"))
+        } else {
+            None
         }
     }
 

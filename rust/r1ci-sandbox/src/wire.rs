@@ -15,7 +15,7 @@ use crate::policy::Limits;
 use crate::report::{Ending, LastWords};
 
 /// Most descriptors that travel with one message.
-const MOST_DESCRIPTORS: usize = 6;
+pub(crate) const MOST_DESCRIPTORS: usize = 7;
 
 /// What a zygote says.
 #[derive(Debug)]
@@ -41,21 +41,27 @@ pub(crate) struct Order {
     pub has_stdin: bool,
     /// A Landlock ruleset is the last of the handles.
     pub has_ruleset: bool,
+    /// The child is to hand over its work folder.
+    pub wants_folder: bool,
     /// Number of the work folder, where it is one of the supervisor's.
     pub slot: u64,
     /// Size of the source.
     pub code_bytes: u64,
+    /// Size of the archive with its files; 0 if there is none among the handles.
+    pub files_bytes: u64,
 }
 
 impl Order {
-    /// The ten words of `Order` in `zygote/native/`.
-    pub fn bytes(&self, limits: &Limits) -> [u8; 80] {
+    /// The words of `Order` in `zygote/native/`.
+    pub fn bytes(&self, limits: &Limits) -> [u8; 88] {
         // One second of grace: the supervisor's own clock decides, the kernel's is the backstop.
         let cpu = limits.cpu.as_secs_f64().ceil() as u64 + 1;
         let own_processes = limits.processes > 0;
         let flags = u64::from(self.has_stdin)
             | u64::from(self.has_ruleset) << 1
-            | u64::from(own_processes) << 2;
+            | u64::from(own_processes) << 2
+            | u64::from(self.files_bytes > 0) << 3
+            | u64::from(self.wants_folder) << 4;
         let words = [
             self.execution,
             flags,
@@ -67,8 +73,9 @@ impl Order {
             limits.open_files,
             cpu,
             limits.threads + limits.processes,
+            self.files_bytes,
         ];
-        let mut bytes = [0; 80];
+        let mut bytes = [0; 88];
         for (slot, word) in bytes.chunks_exact_mut(8).zip(words) {
             slot.copy_from_slice(&word.to_ne_bytes());
         }

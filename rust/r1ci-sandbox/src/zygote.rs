@@ -121,7 +121,7 @@ impl Zygote {
         };
         order.has_ruleset = ruleset.is_some();
         order.slot = slot.map_or(u64::MAX, |slot| slot.number);
-        let mut all = [handles[0]; 6];
+        let mut all = [handles[0]; wire::MOST_DESCRIPTORS];
         all[..handles.len()].copy_from_slice(handles);
         let mut count = handles.len();
         if let Some(ruleset) = ruleset {

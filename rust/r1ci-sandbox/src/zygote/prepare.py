@@ -53,6 +53,7 @@ from r1ci_zygote.kernel import (
 SCRIPT = "script.py"
 WORK = "work"  # name of the work folder below the scratch folder, where each child has its own
 ARENAS, ARENA_BYTES = 16, 1 << 20  # the interpreter takes memory from the kernel in arenas
+IGNORED = {signal.SIGPIPE, signal.SIGXFSZ}  # as in any Python: the failing call raises
 
 anchors = []
 """One block per arena, kept for ever."""
@@ -176,8 +177,9 @@ def prepare(config, proc):
     """Everything before the first fork. Returns what is in force, for the supervisor to judge."""
     os.setsid()
     for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
-        if signal.getsignal(number) == signal.SIG_IGN and number != signal.SIGPIPE:
+        if signal.getsignal(number) == signal.SIG_IGN and number not in IGNORED:
             signal.signal(number, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # the caller may ignore it
     os.umask(0o022)
     with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
         file.write("1000")  # if the machine runs dry, scripts go first

@@ -7,8 +7,10 @@ is believed, its last words (`note`) are a remark.
 import atexit
 import builtins
 import contextlib
+import ctypes
 import importlib
 import importlib.machinery
+import linecache
 import os
 import random
 import resource
@@ -23,7 +25,9 @@ from r1ci_zygote.prepare import SCRIPT
 NORMAL_END, OUT_OF_MEMORY = b"script ended", b"out of memory"  # names that a child takes at its end
 
 # Bound here because a script may put anything in their places before its process ends.
-end_process, name_process = os._exit, libc.prctl
+end_process, name_process, copy_bytes = os._exit, libc.prctl, ctypes.memmove
+
+REMARK_PARTS = (200, 3000, 800)  # most bytes of an exception's type, its message, a refused call
 
 
 class ScriptLoader:
@@ -76,6 +80,30 @@ def report(error):
         sys.excepthook(type(error), error, error.__traceback__)
 
 
+def refused_call(error):
+    """The source of the call that a PermissionError came from, as far as it can be told."""
+    trace = error.__traceback__
+    if not isinstance(error, PermissionError) or trace is None:
+        return ""
+    while trace.tb_next:
+        trace = trace.tb_next
+    code = trace.tb_frame.f_code
+    line, last, start, end = list(code.co_positions())[trace.tb_lasti // 2]
+    text = linecache.getline(code.co_filename, line, trace.tb_frame.f_globals).encode()
+    return text[start : end if last == line else None].decode("utf-8", "replace").strip()
+
+
+def leave_remark(error, page):
+    """Type, message and refused call of an unhandled exception, where the supervisor looks."""
+    kind = type(error)
+    known = kind.__module__ in ("builtins", "__main__")
+    name = kind.__qualname__ if known else f"{kind.__module__}.{kind.__qualname__}"
+    texts = (name, str(error), refused_call(error))
+    parts = [text.encode("utf-8", "replace")[:most] for text, most in zip(texts, REMARK_PARTS)]
+    remark = b"".join(len(part).to_bytes(2, "little") + part for part in parts)
+    copy_bytes(page, remark, len(remark))
+
+
 def exit_status(code):
     """The status of `sys.exit(code)`, by the interpreter's own rules."""
     if code is None:
@@ -105,8 +133,10 @@ def clear_names(names):
                 names[name] = None
 
 
-def run_script(source):
-    """Run `source` as `__main__`, end as the interpreter would, and never return."""
+def run_script(source, page):
+    """Run `source` as `__main__`, end as the interpreter would, and never return.
+
+    `page` is the address at which an unhandled exception is remarked on."""
     module = types.ModuleType("__main__")
     module.__builtins__ = builtins
     module.__file__ = SCRIPT
@@ -117,6 +147,8 @@ def run_script(source):
         program = compile(source, SCRIPT, "exec", dont_inherit=True)
     except BaseException as error:
         status = 1
+        with contextlib.suppress(BaseException):
+            leave_remark(error, page)
         quietly(report, error)
     else:
         try:
@@ -129,6 +161,8 @@ def run_script(source):
                 last_words = OUT_OF_MEMORY
                 hard = resource.getrlimit(resource.RLIMIT_AS)[1]
                 resource.setrlimit(resource.RLIMIT_AS, (hard, hard))
+            with contextlib.suppress(BaseException):
+                leave_remark(error, page)
             quietly(report, error)
     quietly(threading._shutdown)
     quietly(atexit._run_exitfuncs)

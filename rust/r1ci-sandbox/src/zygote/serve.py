@@ -11,6 +11,7 @@ import os
 import shutil
 import signal
 import socket
+import struct
 
 from r1ci_zygote import kernel
 from r1ci_zygote.kernel import read_at
@@ -20,7 +21,7 @@ from r1ci_zygote.script import run_script, seed_generators
 from r1ci_zygote.settings import complete, find_fork, first_settings
 
 CHILD, LEAVE = 0, 1  # what the native half returns; anything else asks for a sweep
-CODE = 3  # descriptor at which a child finds its source
+CODE, FILES = 3, 5  # descriptors at which a child finds its source and its archive of files
 LENT = 2**63  # numbers of lent work folders are below
 
 
@@ -35,8 +36,23 @@ def become_script(settings, scratch):
         os.chdir(folder)
     source = os.pread(CODE, settings.code_bytes, 0)
     os.close(CODE)
+    if settings.files_bytes:
+        with open(FILES, "rb") as archive:
+            unpack(archive)
     seed_generators(settings.seed)
-    run_script(source)
+    run_script(source, settings.remark)
+
+
+def unpack(archive):
+    """Make the files that came with the request: lengths of name and contents, then these."""
+    while head := archive.read(12):
+        name_bytes, size = struct.unpack("<IQ", head)
+        path = archive.read(name_bytes)
+        if b"/" in path:
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+        with open(path, "xb", buffering=0) as file:
+            while size:
+                size -= file.write(archive.read(min(size, 1 << 20)))
 
 
 def sweep(proc, living):

@@ -26,6 +26,7 @@ LIMITS = (
     resource.RLIMIT_CORE,
     resource.RLIMIT_MEMLOCK,
     resource.RLIMIT_MSGQUEUE,
+    resource.RLIMIT_SIGPENDING,
     resource.RLIMIT_FSIZE,
     resource.RLIMIT_NOFILE,
     resource.RLIMIT_CPU,
@@ -46,7 +47,8 @@ class Settings(ctypes.Structure):
         ("ceilings", ctypes.c_uint64 * len(LIMITS)),
         *((name, ctypes.c_char_p) for name in ("work", "work_options", "uid_map", "gid_map")),
         ("filters", ctypes.c_void_p * 2),
-        *((name, ctypes.c_uint64) for name in ("seed", "slot", "code_bytes")),
+        *((name, ctypes.c_uint64) for name in ("seed", "slot", "code_bytes", "files_bytes")),
+        ("remark", ctypes.c_void_p),
     )
 
 

@@ -80,6 +80,14 @@ unsafe extern "C" {
     pub fn fcntl(handle: c_int, action: c_int, ...) -> c_int;
     pub fn setsid() -> c_int;
     pub fn chdir(folder: *const c_char) -> c_int;
+    pub fn mmap(
+        place: *mut c_void,
+        size: usize,
+        protection: c_int,
+        flags: c_int,
+        file: c_int,
+        offset: i64,
+    ) -> *mut c_void;
     pub fn prctl(option: c_int, ...) -> c_int;
     pub fn setrlimit(resource: c_int, limit: *const Limit) -> c_int;
     pub fn mount(
@@ -126,15 +134,24 @@ pub const MSG_CMSG_CLOEXEC: c_int = 0x4000_0000;
 pub const EPOLLIN: u32 = 1;
 pub const EPOLL_CTL_ADD: c_int = 1;
 pub const EPOLL_CTL_DEL: c_int = 2;
+pub const AT_FDCWD: c_int = -100;
 pub const O_WRONLY: c_int = 1;
+pub const O_DIRECTORY: c_int = if cfg!(target_arch = "x86_64") {
+    0o20_0000
+} else {
+    0o4_0000
+};
+pub const READ_WRITE: c_int = 1 | 2;
+pub const MAP_SHARED: c_int = 1;
 pub const F_DUPFD: c_int = 0;
 pub const PR_SET_PDEATHSIG: c_int = 1;
 pub const PR_SET_DUMPABLE: c_int = 4;
 pub const MOUNT_FLAGS: c_ulong = 2 | 4 | 8; // no set-uid, no devices, no programs
 pub const CAPABILITY_VERSION_3: u32 = 0x2008_0522;
-/// What a child is limited in: core size, locked memory, message queues, file size, open files, CPU time, tasks, address space.
-pub const LIMITS: [c_int; 8] = [4, 8, 12, 1, 7, 0, 6, 9];
-pub const TASKS: usize = 6;
+/// What a child is limited in: core size, locked memory, message queues, pending signals, file size,
+/// open files, CPU time, tasks, address space.
+pub const LIMITS: [c_int; 9] = [4, 8, 12, 11, 1, 7, 0, 6, 9];
+pub const TASKS: usize = 7;
 
 /// Why the last call failed.
 pub fn errno() -> c_int {

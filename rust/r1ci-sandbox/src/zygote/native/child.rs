@@ -9,7 +9,11 @@ use super::messages::*;
 /// Descriptor at which a child finds its source.
 const CODE: c_int = 3;
 const STATUS: c_int = 4;
-const RULESET: c_int = 5;
+/// Descriptor at which it finds the archive with its files.
+const FILES: c_int = 5;
+const RULESET: c_int = 6;
+/// Signals that may wait for a child, timers among them.
+const PENDING_SIGNALS: u64 = 256;
 /// From here on descriptors are moved out of the way of those above.
 const HIGH: c_int = 16;
 
@@ -66,7 +70,6 @@ pub fn become_script(settings: &mut Settings, order: &Order, handles: &[c_int; M
             need(dup2(moved[next], 0) >= 0, status, b"stdin");
             next += 1;
         }
-        let mut last = STATUS;
         let targets = [
             (moved[0], CODE),
             (moved[1], 1),
@@ -77,12 +80,21 @@ pub fn become_script(settings: &mut Settings, order: &Order, handles: &[c_int; M
             need(dup2(from, to) >= 0, moved[3], b"streams");
         }
         status = STATUS;
-        if order.flags & HAS_RULESET != 0 {
-            need(dup2(moved[next], RULESET) >= 0, status, b"ruleset");
-            last = RULESET;
+        for (flag, target) in [(HAS_FILES, FILES), (HAS_RULESET, RULESET)] {
+            if order.flags & flag != 0 {
+                need(dup2(moved[next], target) >= 0, status, b"files");
+                next += 1;
+            } else {
+                close(target);
+            }
         }
-        let closed = syscall(CLOSE_RANGE, last + 1, c_int::MAX, 0);
+        let closed = syscall(CLOSE_RANGE, RULESET + 1, c_int::MAX, 0);
         need(closed == 0, status, b"close_range");
+        let offset = order.code_bytes.next_multiple_of(REMARK_STEP) as i64;
+        let nowhere = core::ptr::null_mut();
+        let remark = mmap(nowhere, REMARK_BYTES, READ_WRITE, MAP_SHARED, CODE, offset);
+        need(remark as isize != -1, status, b"remark");
+        settings.remark = remark;
 
         setsid();
         let died = prctl(PR_SET_PDEATHSIG, SIGKILL as c_ulong, 0, 0, 0);
@@ -92,6 +104,7 @@ pub fn become_script(settings: &mut Settings, order: &Order, handles: &[c_int; M
             (0, 0),
             (0, 0),
             (0, 0),
+            (PENDING_SIGNALS, PENDING_SIGNALS),
             (order.file_bytes, order.file_bytes),
             (order.open_files, order.open_files),
             (order.cpu_seconds, order.cpu_seconds),
@@ -113,7 +126,7 @@ pub fn become_script(settings: &mut Settings, order: &Order, handles: &[c_int; M
                 b"limits",
             );
         }
-        if last == RULESET {
+        if order.flags & HAS_RULESET != 0 {
             let flags = settings.landlock_flags;
             let restricted = syscall(LANDLOCK_RESTRICT_SELF, RULESET, flags);
             need(restricted == 0, status, b"landlock");
@@ -122,19 +135,24 @@ pub fn become_script(settings: &mut Settings, order: &Order, handles: &[c_int; M
         if !program.is_null() {
             need(syscall(SECCOMP, 1, 0, program) == 0, status, b"seccomp");
         }
-        need(
-            write(STATUS, b"S".as_ptr().cast(), 1) == 1,
-            status,
-            b"status",
-        );
+        let told = if order.flags & WANTS_FOLDER != 0 {
+            let folder = openat(AT_FDCWD, c".".as_ptr(), O_DIRECTORY);
+            let told = send(STATUS, &mut [b'S'], Some(folder));
+            close(folder);
+            told
+        } else {
+            write(STATUS, b"S".as_ptr().cast(), 1) == 1
+        };
+        need(told, status, b"status");
         close(STATUS);
-        if last == RULESET {
+        if order.flags & HAS_RULESET != 0 {
             close(RULESET);
         }
     }
     settings.seed = order.seed;
     settings.slot = order.slot;
     settings.code_bytes = order.code_bytes;
+    settings.files_bytes = order.files_bytes;
 }
 
 /// In namespaces of one's own: write the number maps, mount the work folder, lay down all rights.

@@ -18,12 +18,19 @@ pub struct Order {
     pub open_files: u64,
     pub cpu_seconds: u64,
     pub tasks: u64,
+    pub files_bytes: u64,
 }
 pub const HAS_STDIN: u64 = 1;
 pub const HAS_RULESET: u64 = 2;
 pub const OWN_PROCESSES: u64 = 4;
+pub const HAS_FILES: u64 = 8;
+pub const WANTS_FOLDER: u64 = 16;
 pub const ORDER_BYTES: usize = size_of::<Order>();
-pub const MOST_HANDLES: usize = 6;
+pub const MOST_HANDLES: usize = 7;
+/// The remark's place in the memory file behind the source: from the next multiple of this on.
+pub const REMARK_STEP: u64 = 1 << 16;
+/// Its size.
+pub const REMARK_BYTES: usize = 4096;
 
 pub fn watch(poller: c_int, handle: c_int, topic: u64) -> bool {
     let mut event = Event {
@@ -34,16 +41,18 @@ pub fn watch(poller: c_int, handle: c_int, topic: u64) -> bool {
     unsafe { epoll_ctl(poller, EPOLL_CTL_ADD, handle, &raw mut event) == 0 }
 }
 
-/// Room for a control message with `MOST_HANDLES` descriptors, aligned as the kernel wants it.
+/// Room for a control message with `MOST_HANDLES` descriptors, padded and aligned as the kernel wants
+/// it.
+const CONTROL_BYTES: usize = size_of::<ControlHeader>() + (MOST_HANDLES * 4).next_multiple_of(8);
 #[repr(C, align(8))]
-struct ControlSpace([u8; size_of::<ControlHeader>() + MOST_HANDLES * 4]);
+struct ControlSpace([u8; CONTROL_BYTES]);
 
 pub fn receive(
     socket: c_int,
     order: &mut Order,
     handles: &mut [c_int; MOST_HANDLES],
 ) -> Option<(usize, usize)> {
-    let mut space = ControlSpace([0; size_of::<ControlHeader>() + MOST_HANDLES * 4]);
+    let mut space = ControlSpace([0; CONTROL_BYTES]);
     let mut part = IoVec {
         base: (&raw mut *order).cast(),
         size: ORDER_BYTES,
@@ -83,7 +92,7 @@ pub fn receive(
 
 pub fn send(socket: c_int, bytes: &mut [u8], handle: Option<c_int>) -> bool {
     const USED: usize = size_of::<ControlHeader>() + 4;
-    let mut space = ControlSpace([0; size_of::<ControlHeader>() + MOST_HANDLES * 4]);
+    let mut space = ControlSpace([0; CONTROL_BYTES]);
     space.0[..8].copy_from_slice(&USED.to_ne_bytes());
     space.0[8..12].copy_from_slice(&SOL_SOCKET.to_ne_bytes());
     space.0[12..16].copy_from_slice(&SCM_RIGHTS.to_ne_bytes());

@@ -45,7 +45,7 @@ pub struct Settings {
     /// Address space on top of a child's budget, for reporting that it has run out.
     pub report_bytes: u64,
     /// The caller's own hard limits, in the order of `LIMITS`.
-    pub ceilings: [u64; 8],
+    pub ceilings: [u64; 9],
     /// Where a child mounts its work folder.
     pub work: *const c_char,
     /// How.
@@ -62,4 +62,8 @@ pub struct Settings {
     pub slot: u64,
     /// Out, in a child: size of its source.
     pub code_bytes: u64,
+    /// Out, in a child: size of the archive with its files; 0 for none.
+    pub files_bytes: u64,
+    /// Out, in a child: where it may leave a remark on how it ended, `REMARK_BYTES` long.
+    pub remark: *mut c_void,
 }

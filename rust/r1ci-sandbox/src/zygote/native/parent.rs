@@ -147,11 +147,15 @@ fn take_order(settings: &mut Settings, serving: &mut Serving) -> Option<bool> {
         open_files: 0,
         cpu_seconds: 0,
         tasks: 0,
+        files_bytes: 0,
     };
     let mut handles = [-1; MOST_HANDLES];
     let (size, count) = receive(settings.control, &mut order, &mut handles)?;
-    let expected =
-        4 + usize::from(order.flags & HAS_STDIN != 0) + usize::from(order.flags & HAS_RULESET != 0);
+    let optional = [HAS_STDIN, HAS_FILES, HAS_RULESET];
+    let expected = 4 + optional
+        .iter()
+        .filter(|flag| order.flags & **flag != 0)
+        .count();
     let free = serving.children.iter().position(|child| child.pid == 0);
     let (ORDER_BYTES, Some(place)) = (size, free) else {
         return None;
