@@ -17,10 +17,10 @@ from pathlib import Path
 import psutil
 import pytest
 
+from r1ci_engine.config import LAYERS
 from r1ci_engine.errors import SandboxError
 from r1ci_engine.sandbox import (
     BENCH_SCRIPTS,
-    LAYERS,
     ExecutionRequest,
     ExecutionResult,
     ExitReason,
@@ -507,3 +507,18 @@ def test_the_module_is_light() -> None:
     code = "import sys, r1ci_engine.sandbox; print({'torch', 'numpy'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "set()\n"
+
+
+def test_signals_are_as_in_a_fresh_interpreter_whatever_the_caller_ignores() -> None:
+    program = """
+import signal
+from r1ci_engine.sandbox import Sandbox
+for number in (signal.SIGINT, signal.SIGXFSZ, signal.SIGHUP, signal.SIGQUIT):
+    signal.signal(number, signal.SIG_IGN)
+with Sandbox(workers=1) as sandbox:
+    code = "import signal; print(*map(signal.getsignal, (signal.SIGINT, signal.SIGXFSZ, signal.SIGHUP)))"
+    print(sandbox.run(code).stdout)
+"""
+    shown = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert "default_int_handler" in shown.stdout, shown.stderr
+    assert shown.stdout.split()[-2:] == ["1", "0"]  # ignored, default
