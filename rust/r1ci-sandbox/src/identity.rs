@@ -26,10 +26,10 @@ fn read(path: &str) -> Option<String> {
 }
 
 /// Whether one line of a number map (inside, outside, count) holds the whole range.
-fn covers(map: &str, (low, high): (u64, u64)) -> bool {
+pub(crate) fn covers(map: &str, (low, high): (u64, u64)) -> bool {
     map.lines().any(|line| {
         let fields: Vec<u64> = line.split_whitespace().flat_map(str::parse).collect();
-        matches!(fields[..], [start, _, count] if start <= low && high <= start + count)
+        matches!(fields[..], [start, _, count] if start <= low && high <= start.saturating_add(count))
     })
 }
 

@@ -32,12 +32,14 @@ pub(crate) struct State {
 
 /// State of a process.
 pub(crate) fn state(pid: i32) -> Option<State> {
-    parse_state(&std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
+    parse_state(&std::fs::read(format!("/proc/{pid}/stat")).ok()?)
 }
 
-fn parse_state(text: &str) -> Option<State> {
-    // The name in brackets is the process's own choice; fields are counted from its end.
-    let fields: Vec<&str> = text.rsplit_once(')')?.1.split_whitespace().collect();
+pub(crate) fn parse_state(stat: &[u8]) -> Option<State> {
+    // The name in brackets is the process's own choice, of any bytes; fields count from its end.
+    let name_end = stat.iter().rposition(|byte| *byte == b')')?;
+    let text = std::str::from_utf8(&stat[name_end..]).ok()?;
+    let fields: Vec<&str> = text[1..].split_whitespace().collect();
     Some(State {
         sleeps: matches!(*fields.first()?, "S" | "T" | "I"),
         threads: fields.get(17)?.parse().ok()?,
@@ -73,10 +75,10 @@ mod tests {
 
     #[test]
     fn a_name_cannot_mislead() {
-        let text = "7 (a) R 1 (x) S 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 5 18";
+        let text = b"7 (\xff) R 1 (x) S 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 5 18";
         let state = parse_state(text).expect("a state");
         assert!(state.sleeps);
         assert_eq!(state.threads, 5);
-        assert!(parse_state("7 (a").is_none());
+        assert!(parse_state(b"7 (a").is_none());
     }
 }
