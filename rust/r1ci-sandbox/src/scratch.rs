@@ -66,8 +66,8 @@ pub(crate) fn make_below(
 
 /// Whether what `root` holds is more than `most_bytes`, or more than `most_files` things.
 ///
-/// A living script may be changing it all the while: what vanishes is skipped, and what is nested
-/// more than 64 deep counts as too much.
+/// A living script may be changing it all the while: what vanishes is skipped. What is nested more
+/// than 64 deep counts as too much, and so does a folder whose reading was forbidden to us.
 pub(crate) fn holds_more(root: BorrowedFd<'_>, most_bytes: u64, most_files: u64) -> bool {
     let (mut bytes, mut files) = (0_u64, 0_u64);
     !weigh(root, 64, &mut |size| {
@@ -100,6 +100,8 @@ fn weigh(folder: BorrowedFd<'_>, depth: usize, count: &mut dyn FnMut(u64) -> boo
             }
             match rustix::fs::openat(folder, name, flags, Mode::empty()) {
                 Ok(inner) if !weigh(inner.as_fd(), depth - 1, count) => return false,
+                // Only the script may look into it, so nobody knows what it holds.
+                Err(Errno::ACCESS) => return false,
                 _ => {}
             }
         }

@@ -1,0 +1,16 @@
+# Attack: a folder that can be entered and not read, filled beyond the work folder's limit.
+# Verdict: ok, disk_limit
+# Safe: refused, or stopped because nobody can weigh it.
+import errno
+import time
+
+os.mkdir("hidden", 0o300)
+try:
+    for number in range(25):
+        with open(f"hidden/part{number}", "wb") as file:
+            file.write(bytes(15 << 20))
+except OSError as error:
+    print("refused", errno.errorcode[error.errno])
+else:
+    time.sleep(3)
+    print("ESCAPED the folder's limit")
