@@ -57,6 +57,7 @@ class Supervisor:
     layers: list[str]
     shortfalls: list[str]
     python: str
+    workers: int
 
     def __init__(
         self,
@@ -72,7 +73,25 @@ class Supervisor:
     def run_many(self, requests: Sequence[object]) -> list[dict[str, Any]]:
         """Requests have the attributes of `ExecutionRequest`, with source and input in bytes."""
 
+    def start_batch(self) -> Batch:
+        """An empty batch."""
+
     def submit(self, request: object) -> int: ...
     def cancel(self, ticket: int) -> None: ...
     def collect(self, timeout_s: float) -> list[tuple[int, dict[str, Any]]]: ...
+    def fileno(self) -> int:
+        """Readable while `collect` has something to return; the number of no file once closed."""
+
     def close(self) -> None: ...
+
+class Batch:
+    """Requests that belong together, received as they finish. Freed, it closes itself."""
+
+    def add(self, request: object) -> None:
+        """Queue one more; its place is the number of those before it."""
+
+    def receive(self, timeout_s: float | None = None) -> tuple[int, dict[str, Any]] | None:
+        """The next that finishes, and its place; None in time-out or when there are no more."""
+
+    def close(self) -> None:
+        """Take back what has not begun, kill what runs."""

@@ -1,7 +1,9 @@
 //! `r1ci-sandbox` for Python: requests in, plain dictionaries out, the interpreter lock released
-//! while scripts run. `r1ci_engine/sandbox.py` is the face; nothing else imports this.
+//! while scripts run. `r1ci_engine/sandbox/` is the face; nothing else imports this.
 
+use std::os::fd::{AsRawFd, RawFd};
 use std::path::PathBuf;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use pyo3::prelude::*;
@@ -13,6 +15,7 @@ use r1ci_sandbox::{
 /// Adds the class and functions of this file to the module.
 pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<Supervisor>()?;
+    module.add_class::<Batch>()?;
     module.add_function(wrap_pyfunction!(landlock_abi, module)?)?;
     Ok(())
 }
@@ -24,12 +27,20 @@ fn landlock_abi() -> i32 {
 }
 
 /// How long a wait may go on before Python gets to handle its signals.
-const SLICE: Duration = Duration::from_millis(100);
+const SLICE: Duration = Duration::from_millis(50);
 
 /// Warm interpreters and the threads that watch them.
 #[pyclass(frozen, module = "r1ci_engine._rust")]
 struct Supervisor {
     sandbox: Sandbox,
+    #[pyo3(get)]
+    workers: usize,
+}
+
+/// Requests that belong together, received as they finish; given up when it is closed or freed.
+#[pyclass(frozen, module = "r1ci_engine._rust")]
+struct Batch {
+    batch: Mutex<Option<r1ci_sandbox::Batch>>,
 }
 
 /// `r1ci_engine.sandbox.Limits`, read by attribute.
@@ -84,9 +95,10 @@ impl Supervisor {
         }
         let layers: Result<Vec<Layer>, _> = required.iter().map(|name| name.parse()).collect();
         config.required = layers.map_err(|error| to_python(py, &error))?;
+        let workers = config.workers;
         let sandbox = py.detach(|| Sandbox::start(config));
         let sandbox = sandbox.map_err(|error| to_python(py, &error))?;
-        Ok(Self { sandbox })
+        Ok(Self { sandbox, workers })
     }
 
     /// Names of the layers in force.
@@ -121,19 +133,23 @@ impl Supervisor {
         let mut results: Vec<Option<Box<Execution>>> = vec![None; requests.len()];
         let batch = self.sandbox.start_batch(requests);
         let mut batch = batch.map_err(|error| to_python(py, &error))?;
-        loop {
-            match py.detach(|| batch.receive(SLICE)) {
-                Received::Result(index, execution) => results[index] = Some(execution),
-                Received::Waiting => {}
-                Received::Done => break,
-            }
+        // Leaving early, for an exception that a signal brought, takes the rest back.
+        let mut next = |slice| batch.receive(slice);
+        while let Some((place, execution)) = receive(py, Duration::MAX, &mut next)? {
+            results[place] = Some(execution);
             py.check_signals()?;
         }
-        let closed = || to_python(py, &SandboxError::Closed);
-        let finished = results.into_iter().map(|result| result.ok_or_else(closed));
-        finished
-            .map(|result: PyResult<Box<Execution>>| to_dict(py, &*result?))
-            .collect()
+        let results = results.into_iter().flatten();
+        results.map(|execution| to_dict(py, &execution)).collect()
+    }
+
+    /// An empty batch.
+    fn start_batch(&self, py: Python<'_>) -> PyResult<Batch> {
+        let batch = self.sandbox.start_batch(Vec::new());
+        let batch = batch.map_err(|error| to_python(py, &error))?;
+        Ok(Batch {
+            batch: Mutex::new(Some(batch)),
+        })
     }
 
     /// Queue one; the ticket under which `collect` returns it.
@@ -148,6 +164,13 @@ impl Supervisor {
         cancelled.map_err(|error| to_python(py, &error))
     }
 
+    /// Readable while `collect` has something to return; the number of no file after `close`.
+    fn fileno(&self, py: Python<'_>) -> PyResult<RawFd> {
+        let descriptor = self.sandbox.finished_fd();
+        let descriptor = descriptor.map_err(|error| to_python(py, &error))?;
+        Ok(descriptor.as_raw_fd())
+    }
+
     /// What has finished of the submitted ones, after at most `timeout_s` of waiting.
     fn collect<'py>(
         &self,
@@ -160,7 +183,10 @@ impl Supervisor {
             let begun = std::time::Instant::now();
             let finished = py.detach(|| self.sandbox.collect(slice));
             let finished = finished.map_err(|error| to_python(py, &error))?;
-            py.check_signals()?;
+            // What is finished must not get lost to an exception that a signal brings.
+            if finished.is_empty() {
+                py.check_signals()?;
+            }
             left = left.saturating_sub(slice);
             // Back early and empty-handed: nothing is outstanding.
             if !finished.is_empty() || left.is_zero() || begun.elapsed() < slice {
@@ -173,6 +199,72 @@ impl Supervisor {
     /// Stop everything.
     fn close(&self, py: Python<'_>) {
         py.detach(|| self.sandbox.close());
+    }
+}
+
+#[pymethods]
+impl Batch {
+    /// Queue one more; its place is the number of those before it.
+    fn add(&self, py: Python<'_>, request: PyRequest) -> PyResult<()> {
+        let request = to_request(request);
+        let added = py.detach(|| match self.lock().as_mut() {
+            Some(batch) => batch.add(vec![request]),
+            None => Err(SandboxError::Closed),
+        });
+        added.map_err(|error| to_python(py, &error))
+    }
+
+    /// The next one that finishes within `timeout_s` (None: whenever that is) and its place; None
+    /// when none does or there are no more.
+    #[pyo3(signature = (timeout_s = None))]
+    fn receive<'py>(
+        &self,
+        py: Python<'py>,
+        timeout_s: Option<f64>,
+    ) -> PyResult<Option<(usize, Bound<'py, PyDict>)>> {
+        let mut next = |slice| match self.lock().as_mut() {
+            Some(batch) => batch.receive(slice),
+            None => Received::Done,
+        };
+        let received = receive(py, timeout_s.map_or(Duration::MAX, duration), &mut next)?;
+        received
+            .map(|(place, execution)| Ok((place, to_dict(py, &execution)?)))
+            .transpose()
+    }
+
+    /// Take back what has not begun, kill what runs.
+    fn close(&self, py: Python<'_>) {
+        py.detach(|| drop(self.lock().take()));
+    }
+}
+
+impl Batch {
+    /// Never taken while the interpreter lock is held: another thread may wait in `receive`.
+    fn lock(&self) -> MutexGuard<'_, Option<r1ci_sandbox::Batch>> {
+        self.batch.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Wait in slices, between which Python handles its signals. None: no result within `timeout`, or
+/// no more at all.
+fn receive(
+    py: Python<'_>,
+    timeout: Duration,
+    next: &mut (impl FnMut(Duration) -> Received + Send),
+) -> PyResult<Option<(usize, Box<Execution>)>> {
+    let mut left = timeout;
+    loop {
+        let slice = left.min(SLICE);
+        match py.detach(|| next(slice)) {
+            Received::Result(place, execution) => return Ok(Some((place, execution))),
+            Received::Waiting => py.check_signals()?,
+            Received::Done => return Ok(None),
+            Received::Lost(error) => return Err(to_python(py, &error)),
+        }
+        left = left.saturating_sub(slice);
+        if left.is_zero() {
+            return Ok(None);
+        }
     }
 }
 

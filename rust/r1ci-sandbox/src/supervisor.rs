@@ -7,7 +7,7 @@
 
 mod fleet;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -103,7 +103,7 @@ impl Supervisor {
             .map_err(SandboxError::system("make an event queue"))?;
         let watch = epoll::add(
             &epoll,
-            shared.bell(),
+            shared.bell().ok_or(SandboxError::Closed)?,
             epoll::EventData::new_u64(Topic::Calls.pack()),
             epoll::EventFlags::IN,
         );
@@ -184,7 +184,6 @@ impl Supervisor {
         for (_, (_, job)) in running {
             self.answer_fault(job, reason.to_owned());
         }
-        self.shared.fail();
     }
 
     /// Take over what callers have queued, sorted by the interpreter that it needs.
@@ -211,8 +210,8 @@ impl Supervisor {
                 .waiting
                 .push_back(Waiting { number, job });
         }
-        for ticket in cancelled {
-            self.cancel(ticket);
+        if !cancelled.is_empty() {
+            self.cancel(&cancelled);
         }
     }
 
@@ -243,19 +242,22 @@ impl Supervisor {
         );
     }
 
-    fn cancel(&mut self, ticket: u64) {
+    /// Take back what was submitted under these numbers: answer what waits, kill what runs.
+    fn cancel(&mut self, numbers: &HashSet<u64>) {
         for fleet in &mut self.fleets {
-            let found = fleet.waiting.iter().position(|w| w.job.has_ticket(ticket));
-            if let Some(waiting) = found.and_then(|at| fleet.waiting.remove(at)) {
+            let waiting = std::mem::take(&mut fleet.waiting).into_iter();
+            let (taken, kept): (VecDeque<_>, _) = waiting.partition(|w| w.job.is_among(numbers));
+            fleet.waiting = kept;
+            for waiting in taken {
                 let layers = self.facts.layers.clone();
                 let execution = Execution::not_run(ExitReason::Cancelled, layers, String::new());
                 waiting.job.answer(execution, &self.shared);
-                return;
             }
         }
-        let mut all = self.running.values_mut();
-        if let Some((running, _)) = all.find(|(_, job)| job.has_ticket(ticket)) {
-            running.stop(Stop::Cancelled);
+        for (running, job) in self.running.values_mut() {
+            if job.is_among(numbers) {
+                running.stop(Stop::Cancelled);
+            }
         }
     }
 
