@@ -4,9 +4,10 @@ Every script gets a fresh child of a warm interpreter, with Landlock, a system-c
 limits, an own user and an own file tree as far as the machine allows; `Sandbox.layers` says which,
 `required` refuses to start below a level. Scripts see the packages of this environment and nothing
 else of the machine, and reach no network. Invariant: a verdict comes from the kernel, never from
-what a script printed. No torch.
+what a script printed. No torch. The HTTP server is in `server`, for who wants one.
 """
 
+from r1ci_engine.sandbox.grading import Grade, GradeStatus, grade, grade_many
 from r1ci_engine.sandbox.measure import BENCH_SCRIPTS, bench, probe
 from r1ci_engine.sandbox.pool import Sandbox
 from r1ci_engine.sandbox.requests import ExecutionRequest, ExecutionResult, ExitReason, Limits
@@ -16,8 +17,12 @@ __all__ = [
     "ExecutionRequest",
     "ExecutionResult",
     "ExitReason",
+    "Grade",
+    "GradeStatus",
     "Limits",
     "Sandbox",
     "bench",
+    "grade",
+    "grade_many",
     "probe",
 ]
