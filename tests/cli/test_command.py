@@ -16,7 +16,7 @@ from r1ci_engine.errors import DataError
 
 VERBS = ["train", "eval", "tasks", "view", "report", "sandbox", "convert", "doctor"]
 INNER = [["tasks", verb] for verb in ("list", "show", "generate")]
-INNER += [["sandbox", verb] for verb in ("run", "bench", "doctor")]
+INNER += [["sandbox", verb] for verb in ("run", "serve", "bench", "doctor")]
 
 
 def command(*arguments: str, **options: object) -> subprocess.CompletedProcess[str]:

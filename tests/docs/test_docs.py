@@ -17,7 +17,18 @@ PAGES = sorted(
     for pattern in ("*.md", "docs/**/*.md", "rust/*/README.md", "benches/**/*.md", "tests/**/*.md")
     for path in ROOT.glob(pattern)
 )
-OTHER_PROGRAMS = {"cargo", "cd", "git", "pip", "python", "python3", "apt-get", "source", "export"}
+OTHER_PROGRAMS = {
+    "cargo",
+    "cd",
+    "curl",
+    "git",
+    "pip",
+    "python",
+    "python3",
+    "apt-get",
+    "source",
+    "export",
+}
 
 
 def commands(page: Path) -> list[str]:

@@ -1,5 +1,8 @@
-"""The verbs `sandbox run`, `sandbox bench` and `sandbox doctor`."""
+"""The verbs `sandbox run`, `sandbox serve`, `sandbox bench` and `sandbox doctor`."""
 
+import contextlib
+import os
+import signal
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,6 +17,9 @@ from r1ci_engine.errors import ConfigError
 
 MOST_RUNS = 1_000_000
 """Requests of `sandbox bench` are all held at once."""
+
+TOKEN_VARIABLE = "R1CI_SANDBOX_TOKEN"
+MOST_TOKEN_BYTES = 4096
 
 
 @dataclass(frozen=True)
@@ -67,6 +73,128 @@ class SandboxRun:
             f"layers {', '.join(result.layers)}\n"
         )
         return status
+
+
+@dataclass(frozen=True)
+class SandboxServe:
+    """Run scripts for others over HTTP: answers SandboxFusion's `POST /run_code`, in Python.
+
+    Listens on this machine only, unless there is a token; clients then send it as `Authorization:
+    Bearer ...`. Put a proxy with TLS in front of it where the network is not trusted. Ctrl-C or
+    SIGTERM ends it: what is running gets five seconds more.
+
+    Example: r1ci-engine sandbox serve --port 8080
+    """
+
+    host: str = "127.0.0.1"
+    """Name or address to listen on. One that others can reach takes a token."""
+    port: int = 8080
+    """Port to listen on; 0 means any free one."""
+    token_file: Path | None = None
+    """File with the token. The environment variable R1CI_SANDBOX_TOKEN does as well."""
+    token: str | None = None
+    """The token itself. Everybody on this machine can read it in the list of processes: prefer the
+    other two ways."""
+    required: Annotated[tuple[str, ...], tyro.conf.arg(metavar="LAYER ...")] = (
+        RunConfig().sandbox.required
+    )
+    """Layers without which nothing is run."""
+    preload: Annotated[
+        tuple[str, ...],
+        tyro.conf.arg(metavar="MODULE ...", help_behavior_hint="(default: none)"),
+    ] = ()
+    """Modules that an interpreter is to have imported beforehand."""
+    workers: int = 0
+    """Scripts that compute at once; 0 means one per core and one more."""
+    wall_s: float = 60.0
+    """Wall seconds a script may take; clients may ask for less by `run_timeout`."""
+    cpu_s: float = 60.0
+    """CPU seconds it may take."""
+    memory_mb: int = 1024
+    """MiB it may use beyond the warm interpreter; clients may ask for less."""
+    output_kb: int = 1024
+    """KiB of each stream that are kept."""
+    queue: int = 512
+    """Requests at once, those that wait included; more are turned away with status 503."""
+    body_mb: int = 16
+    """MiB of the largest request; larger ones are turned away with status 413."""
+
+    def run(self) -> int:
+        """Serve until a signal comes."""
+        from r1ci_engine.sandbox import Limits, Sandbox
+        from r1ci_engine.sandbox.server import SandboxServer
+
+        for name, most in (("queue", 10_000), ("body_mb", 1024)):
+            if not 1 <= (value := getattr(self, name)) <= most:
+                flag = name.replace("_", "-")
+                raise ConfigError(f"`--{flag}` is `{value}`: it has to be from 1 to {most}")
+        asked = _checked(
+            cpu_s=self.cpu_s,
+            wall_s=self.wall_s,
+            memory_mb=self.memory_mb,
+            output_kb=self.output_kb,
+            workers=self.workers,
+            required=self.required,
+            preload=self.preload,
+        )
+        limits = Limits(
+            cpu_s=asked.cpu_s,
+            wall_s=asked.wall_s,
+            memory_mb=asked.memory_mb,
+            output_bytes=asked.output_kb * 1024,
+        )
+        token = _token(self.token, self.token_file)
+        workers = asked.workers or len(os.sched_getaffinity(0)) + 1
+        with (
+            contextlib.ExitStack() as signals,
+            SandboxServer(
+                host=self.host,
+                port=self.port,
+                token=token,
+                limits=limits,
+                queue=self.queue,
+                body_bytes=self.body_mb << 20,
+            ) as server,
+            Sandbox(
+                workers=workers, limits=limits, required=asked.required, preload=asked.preload
+            ) as sandbox,
+        ):
+            for number in (signal.SIGINT, signal.SIGTERM):
+                signals.callback(
+                    signal.signal, number, signal.signal(number, lambda *_: server.stop())
+                )
+            sys.stdout.write(
+                f"serving {server.url}, {'with a' if token else 'no'} token, {workers} workers, "
+                f"layers {', '.join(sandbox.layers)}\n"
+            )
+            sys.stdout.flush()
+            server.serve(sandbox)
+        return 0
+
+
+def _token(given: str | None, file: Path | None) -> str | None:
+    """The token: the flag's, the file's or the environment's. Raises ConfigError."""
+    if given is not None and file is not None:
+        raise ConfigError("`--token` and `--token-file` are two tokens", "give one of them")
+    token, place = os.environ.get(TOKEN_VARIABLE), f"the variable {TOKEN_VARIABLE}"
+    if given is not None:
+        token, place = given, "`--token`"
+    elif file is not None:
+        place = f"`{file}`"
+        try:
+            with require_file(file).open("rb") as source:
+                token = source.read(MOST_TOKEN_BYTES + 1).decode("ascii").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "it is not ASCII text"
+            raise ConfigError(f"cannot read the token in `{file}`: {reason}") from error
+    if token is None:
+        return None
+    if not 1 <= len(token) <= MOST_TOKEN_BYTES or not all("!" <= sign <= "~" for sign in token):
+        raise ConfigError(
+            f"{place} holds no token: that is 1 to {MOST_TOKEN_BYTES} signs of ASCII, no blanks",
+            "`openssl rand -hex 32` makes one",
+        )
+    return token
 
 
 @dataclass(frozen=True)
@@ -130,13 +258,14 @@ def _checked(**settings: object) -> SandboxSection:
 
 @dataclass(frozen=True)
 class SandboxVerbs:
-    """Run files in the sandbox, time it, ask what protects it.
+    """Run files in the sandbox, serve it to others, time it, ask what protects it.
 
     Example: r1ci-engine sandbox run script.py --json
     """
 
     verb: (
         Annotated[SandboxRun, tyro.conf.subcommand("run")]
+        | Annotated[SandboxServe, tyro.conf.subcommand("serve")]
         | Annotated[SandboxBench, tyro.conf.subcommand("bench")]
         | Annotated[SandboxDoctor, tyro.conf.subcommand("doctor")]
     )
