@@ -25,7 +25,7 @@ endef
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-rust test-python test-real dev lint fmt bench wheel tools
+.PHONY: help demo test test-rust test-python test-real miri dev lint fmt bench wheel tools
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -45,6 +45,10 @@ test-python: dev
 
 test-real: dev $(REAL_MODEL)  ## tests that convert and train a real 135M model
 	$(BIN)/python -m pytest -m real_model
+
+miri:  ## the Rust tests that need no kernel, under miri (nightly toolchain with its component miri)
+	cargo +nightly miri test -p r1ci-sandbox --lib
+	MIRIFLAGS=-Zmiri-disable-isolation PROPTEST_CASES=8 cargo +nightly miri test -p r1ci-pack
 
 dev: $(EXTENSION)  ## make .venv, build the extension, install the package in editable form
 

@@ -156,6 +156,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "needs a file system")]
     fn only_regular_files_below_are_read() {
         let own = crate::scratch::create(None).expect("a folder");
         let root = own.path();

@@ -217,6 +217,7 @@ mod tests {
     use std::os::unix::fs::{PermissionsExt, symlink};
 
     #[test]
+    #[cfg_attr(miri, ignore = "needs a file system")]
     fn a_hostile_tree_is_removed_and_links_are_not_followed() {
         let kept = create(None).expect("outside");
         let outside = kept.path();
@@ -235,6 +236,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "needs a file system")]
     fn depth_costs_no_stack_and_no_descriptors() {
         let own = create(None).expect("root");
         let root = own.path().to_owned();
