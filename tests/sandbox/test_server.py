@@ -435,6 +435,16 @@ def test_a_connection_is_kept_only_where_that_is_safe(server: SandboxServer) -> 
     # The body that nobody read must not be taken for a request.
     unread = b"GET /v1/ping HTTP/1.1\r\nContent-Length: %d\r\n\r\n" % len(PING) + PING
     assert statuses(talk(server, unread)) == [200]
+    for framing, status in (
+        (b"Transfer-Encoding: gzip", 501),
+        (b"Transfer-Encoding: chunked\r\nContent-Length: 5", 400),
+        (b"Content-Length: 5\r\nContent-Length: 5", 400),
+        (b"Content-Length: +5", 400),
+        (b"Content-Length : 5", 400),
+        (b"Content-Length: %d" % 10**15, 413),
+    ):
+        said = talk(server, b"POST /run_code HTTP/1.1\r\n" + framing + b"\r\n\r\n" + PING)
+        assert statuses(said) == [status], framing
     assert statuses(talk(server, b"GET /v1/ping HTTP/1.0\r\n\r\n")) == [200]
     assert statuses(talk(server, b"GET /v1/ping\r\n\r\n")) == [200]
 
@@ -541,14 +551,32 @@ def test_bodies_held_at_once_are_bounded() -> None:
         assert server._body_memory._left == 16_000
 
 
-def test_idle_connections_do_not_lock_others_out() -> None:
-    with serving(StubSandbox(lambda: ExitReason.OK), queue=1, patience=BRIEF) as server:
-        with contextlib.ExitStack() as stack:
-            for _ in range(80):
-                stack.enter_context(connect(server))
-            assert wait_until(lambda: len(server._connections) == 65)
+@pytest.mark.parametrize("sent", [b"", b"POST /run_code HTTP/1.1\r\n", PING])
+def test_clients_that_only_hold_on_do_not_lock_others_out(sent: bytes) -> None:
+    gate = threading.Event()
+
+    def wait() -> ExitReason:
+        gate.wait(10)
+        return ExitReason.OK
+
+    with (
+        serving(StubSandbox(wait), queue=2) as server,
+        contextlib.ExitStack() as stack,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        working = pool.submit(request, server, job())
+        assert wait_until(lambda: server._requests._left == 1)
+        begun = time.monotonic()
+        for _ in range(200):
+            stack.enter_context(connect(server)).sendall(sent)
+        for _ in range(20):
             assert request(server, None, "GET", "/v1/ping")[0].status == 200
-        assert wait_until(lambda: not server._connections)
+        assert time.monotonic() - begun < 5
+        assert len(server._connections) <= 66
+        gate.set()
+        assert working.result()[1]["status"] == "Success"
+        stack.close()
+        assert wait_until(lambda: not server._connections and not server._waiting)
 
 
 def test_clients_that_leave_leave_nothing_behind(server: SandboxServer) -> None:
@@ -637,17 +665,24 @@ PIECES = st.sampled_from(
 @settings(max_examples=300)
 @given(st.lists(PIECES | st.binary(max_size=20), max_size=12).map(b"".join))
 def test_any_bytes_get_answers_or_a_hang_up(message: bytes) -> None:
-    def respond(client: Connection) -> Answer:
-        body = client.read_body(1000, lambda size: None)
-        assert len(body) <= 1000
-        return Answer(HTTPStatus.OK, len(body))
+    class Host:
+        def await_request(self, client: Connection) -> None:
+            pass
+
+        def respond(self, client: Connection) -> Answer:
+            body = client.read_body(1000, lambda size: None)
+            assert len(body) <= 1000
+            return Answer(HTTPStatus.OK, len(body))
+
+        def may_stay(self) -> bool:
+            return True
 
     ours, theirs = socket.socketpair()
     with ours, theirs:
         theirs.sendall(message)
         theirs.shutdown(socket.SHUT_WR)
         theirs.settimeout(5)
-        Connection(ours, None, respond, lambda: True, BRIEF)
+        Connection(ours, None, Host(), BRIEF)
         ours.close()
         said = read_all(theirs)
     assert not said or said.startswith(b"HTTP/1.1 ")

@@ -16,7 +16,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Protocol
 
 from r1ci_engine.sandbox.fusion import Refusal
 
@@ -68,12 +68,26 @@ class _DeadlineReader(io.RawIOBase):
         return self._source.recv_into(buffer)
 
 
-class Connection(BaseHTTPRequestHandler):
-    """Serves one client until it leaves, is too slow or has to go.
+class Host(Protocol):
+    """What a connection asks of its server."""
 
-    `respond(connection)` makes the answer to a request whose head has been read; it may call
-    `read_body` once. A Refusal that it raises becomes an answer too.
-    """
+    def await_request(self, client: "Connection") -> None:
+        """Told when an answer is out, or the connection begins: nothing is lost by hanging up."""
+
+    def respond(self, client: "Connection") -> Answer:
+        """The answer to a request whose head has been read; may read the body, once.
+
+        A Refusal becomes an answer too.
+        """
+        ...
+
+    def may_stay(self) -> bool:
+        """Whether a client may keep its connection for another request."""
+        ...
+
+
+class Connection(BaseHTTPRequestHandler):
+    """Serves one client until it leaves, is too slow or has to go."""
 
     protocol_version = "HTTP/1.1"
     default_request_version = "HTTP/1.1"  # errors get a status line even before it is known
@@ -82,13 +96,11 @@ class Connection(BaseHTTPRequestHandler):
         self,
         client: socket.socket,
         address: Any,
-        respond: Callable[["Connection"], Answer],
-        may_stay: Callable[[], bool],
+        host: Host,
         patience: Patience,
     ) -> None:
         """Serves at once, and returns when the client may be hung up on."""
-        self._respond = respond
-        self._may_stay = may_stay
+        self._host = host
         self._patience = patience
         super().__init__(client, address, None)  # pyright: ignore[reportArgumentType]
 
@@ -113,24 +125,26 @@ class Connection(BaseHTTPRequestHandler):
 
     def _serve_one(self) -> bool:
         """Answer one request; whether there may be another."""
+        self._host.await_request(self)
         self._allow(self._patience.idle_s)
         try:
             if not self._stream.peek(1):
                 return False
         except TimeoutError:
             return False
-        self.close_connection = True
+        # Until the request is understood, nobody knows where it ends.
+        self.close_connection = self._body_waits = True
         self.command, self.request_version = "", self.protocol_version
         try:
             self._read_head()
-            answer = self._respond(self)
+            answer = self._host.respond(self)
         except Refusal as refusal:
             later = refusal.status == HTTPStatus.SERVICE_UNAVAILABLE
             headers = {"Retry-After": "1"} if later else {}
             answer = Answer(refusal.status, {"detail": refusal.detail}, headers)
         except TimeoutError:
             answer = Answer(HTTPStatus.REQUEST_TIMEOUT, {"detail": "the request came too slowly"})
-            self.close_connection = True
+            self._body_waits = True
         except EOFError:
             return False
         except OSError:
@@ -138,7 +152,7 @@ class Connection(BaseHTTPRequestHandler):
         except Exception:  # a fault of ours: the traceback is for our own stderr
             self._write(Answer(HTTPStatus.INTERNAL_SERVER_ERROR, {"detail": "internal error"}))
             raise
-        stays = not (self.close_connection or self._body_waits) and self._may_stay()
+        stays = not (self.close_connection or self._body_waits) and self._host.may_stay()
         self._write(answer, stays)
         if not stays:
             self._linger()

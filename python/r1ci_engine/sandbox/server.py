@@ -91,6 +91,8 @@ class SandboxServer:
         # Half of the descriptors: the sandbox needs its own.
         descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         self._most_connections = min(queue + _SPARE_CONNECTIONS, descriptors // 2)
+        # Those that nothing is lost by hanging up on; the longest waiting first, and then all.
+        self._waiting: dict[socket.socket, None] = {}
         self._connections: set[socket.socket] = set()
         self._lock = threading.Lock()
         self._parsing = threading.Lock()
@@ -122,7 +124,7 @@ class SandboxServer:
                             self._accept()
                         else:
                             os.eventfd_read(self._bell)
-                    if self._has_room() == listening:
+                    if self._make_room() == listening:
                         continue
                     listening = not listening
                     if listening:
@@ -163,9 +165,17 @@ class SandboxServer:
 
     # --- connections
 
-    def _has_room(self) -> bool:
+    def _make_room(self) -> bool:
+        """Whether there is room for a connection; if not, one that only waits is asked to leave."""
         with self._lock:
-            return len(self._connections) < self._most_connections
+            if len(self._connections) < self._most_connections:
+                return True
+            if self._waiting:
+                longest = next(iter(self._waiting))
+                del self._waiting[longest]
+                with suppress(OSError):
+                    longest.shutdown(socket.SHUT_RDWR)
+            return False
 
     def _accept(self) -> None:
         try:
@@ -185,19 +195,25 @@ class SandboxServer:
 
     def _attend(self, client: socket.socket, address: object) -> None:
         try:
-            Connection(client, address, self._respond, self._may_stay, self._patience)
+            Connection(client, address, self, self._patience)
         finally:
             self._hang_up(client)
 
     def _hang_up(self, client: socket.socket) -> None:
-        client.close()
-        with self._lock:
+        with self._lock:  # so that nobody shuts down what has this number next
+            client.close()
             self._connections.discard(client)
+            self._waiting.pop(client, None)
             if self._bell >= 0:
                 os.eventfd_write(self._bell, 1)
 
-    def _may_stay(self) -> bool:
-        """Whether idle clients may hold on to their connection."""
+    def await_request(self, client: Connection) -> None:
+        """For connections."""
+        with self._lock:
+            self._waiting[client.connection] = None
+
+    def may_stay(self) -> bool:
+        """For connections."""
         with self._lock:
             return not self._stops and 2 * len(self._connections) < self._most_connections
 
@@ -223,7 +239,8 @@ class SandboxServer:
 
     # --- requests
 
-    def _respond(self, client: Connection) -> Answer:
+    def respond(self, client: Connection) -> Answer:
+        """For connections."""
         path = client.path.partition("?")[0]
         if path not in _METHODS:
             raise Refusal(HTTPStatus.NOT_FOUND, "there is only `/run_code` and `/v1/ping`")
@@ -243,6 +260,8 @@ class SandboxServer:
         if not self._requests.take(1):
             raise Refusal(HTTPStatus.SERVICE_UNAVAILABLE, "too many requests are under way")
         try:
+            with self._lock:
+                self._waiting.pop(client.connection, None)
             return self._run_code(client)
         finally:
             self._requests.give_back(1)
