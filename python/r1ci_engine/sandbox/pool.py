@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Generator, Iterable, Sequence
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
@@ -14,6 +14,9 @@ from r1ci_engine.sandbox.requests import (
     ExitReason,
     Limits,
 )
+
+AHEAD = 4
+"""How many requests per worker a stream takes from its source ahead of results taken from it."""
 
 
 class Sandbox:
@@ -54,6 +57,7 @@ class Sandbox:
             required=list(required),
         )
         self.layers: tuple[str, ...] = tuple(self._supervisor.layers)
+        self.workers: int = self._supervisor.workers
 
     def run(
         self, code: str, *, stdin: str = "", seed: int = 0, limits: Limits | None = None
@@ -68,6 +72,31 @@ class Sandbox:
         """Run scripts side by side; results in the order of the requests."""
         return [_result(raw) for raw in self._supervisor.run_many([_raw(r) for r in requests])]
 
+    def stream(
+        self, requests: Iterable[ExecutionRequest]
+    ) -> Generator[tuple[int, ExecutionResult]]:
+        """Run scripts side by side; each result as it finishes, with its request's place.
+
+        `requests` may have no end: it is read as results are taken, at most `4 * workers` ahead.
+        Whoever leaves early, or closes the iterator, takes back what has not begun and kills what
+        runs; so does an exception.
+        """
+        most = AHEAD * self.workers
+        batch = self._supervisor.start_batch()
+        try:
+            under_way = 0
+            for request in requests:
+                batch.add(_raw(request))
+                under_way += 1
+                # A slow source holds no result up, and waiting starts when enough is under way.
+                while raw := batch.receive(None if under_way == most else 0.0):
+                    under_way -= 1
+                    yield raw[0], _result(raw[1])
+            while raw := batch.receive():
+                yield raw[0], _result(raw[1])
+        finally:
+            batch.close()
+
     def submit(self, request: ExecutionRequest) -> int:
         """Queue a script; `collect` returns its result under the ticket given here."""
         return self._supervisor.submit(_raw(request))
@@ -78,6 +107,14 @@ class Sandbox:
         Waits up to `timeout_s` for the first one, and not at all when none is under way.
         """
         return [(ticket, _result(raw)) for ticket, raw in self._supervisor.collect(timeout_s)]
+
+    def fileno(self) -> int:
+        """A descriptor that is readable while `collect` has something to return.
+
+        For event loops and `select`: wait for it, then `collect(0)`. Never read from it or close
+        it; it goes with `close`, so stop watching it before.
+        """
+        return self._supervisor.fileno()
 
     def cancel(self, ticket: int) -> None:
         """Take a submitted script back: it is collected as `cancelled` if it has not ended yet."""
