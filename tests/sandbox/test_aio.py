@@ -217,7 +217,11 @@ def test_closing_answers_those_who_wait() -> None:
             tasks = [asyncio.ensure_future(wait) for wait in waits]
             await asyncio.sleep(0.2)
             begun = time.monotonic()
-            await sandbox.aclose()
+            closing = asyncio.create_task(sandbox.aclose())
+            await asyncio.sleep(0)
+            with pytest.raises(SandboxError, match="the sandbox is closed"):
+                await sandbox.run("print(1)")
+            await closing
             assert time.monotonic() - begun < 2
             for ending in await asyncio.gather(*tasks, return_exceptions=True):
                 assert isinstance(ending, SandboxError) and "was closed" in ending.message

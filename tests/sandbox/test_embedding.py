@@ -95,6 +95,34 @@ def _own_group(script: str) -> subprocess.Popen[str]:
     )
 
 
+def test_signals_that_the_caller_blocks_reach_scripts_and_interpreters() -> None:
+    caller = _own_group("""
+        import signal, time
+        from r1ci_engine.sandbox import ExecutionRequest, Sandbox
+        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+        with Sandbox(workers=2) as sandbox:
+            code = "import signal; print(signal.pthread_sigmask(signal.SIG_BLOCK, ()))"
+            print(sandbox.run(code).stdout, end="", flush=True)
+            sandbox.run_many([ExecutionRequest("while True: pass")] * 2)
+    """)
+    assert caller.stdout is not None and caller.stdout.readline() == "set()\n"
+    time.sleep(0.3)
+    family = psutil.Process(caller.pid).children(recursive=True)
+    caller.kill()
+    caller.communicate()
+    begun = time.monotonic()
+    assert len(family) == 3
+    while any(map(_lives, family)):
+        assert time.monotonic() - begun < 1
+        time.sleep(0.01)
+
+
+def _lives(process: psutil.Process) -> bool:
+    with suppress(psutil.NoSuchProcess):  # what is dead may wait long for the system to reap it
+        return process.status() != psutil.STATUS_ZOMBIE
+    return False
+
+
 def test_ctrl_c_at_a_terminal_ends_the_caller_and_all_that_runs() -> None:
     caller = _own_group("""
         from r1ci_engine.sandbox import ExecutionRequest, Sandbox
@@ -167,6 +195,19 @@ def test_threads_submit_collect_cancel_and_close_at_once() -> None:
         for thread in threads:
             thread.join(20)
             assert not thread.is_alive()
+
+
+def test_what_was_taken_back_is_not_tried_again() -> None:
+    with Sandbox(workers=1) as sandbox:
+        (zygote,) = psutil.Process().children()
+        zygote.suspend()
+        ticket = sandbox.submit(ExecutionRequest("print('ran')"))
+        time.sleep(0.2)  # handed over, and not begun
+        sandbox.cancel(ticket)
+        time.sleep(0.2)
+        zygote.kill()
+        result = dict(sandbox.collect(20.0))[ticket]
+    assert (result.exit_reason, result.stdout) == (ExitReason.CANCELLED, "")
 
 
 def test_a_sandbox_outlives_the_thread_that_started_it() -> None:

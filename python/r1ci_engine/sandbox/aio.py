@@ -157,6 +157,8 @@ class AsyncSandbox:
         loop = asyncio.get_running_loop()
         if loop is not self._loop:
             raise _wrong_loop()
+        if self._watched is None:
+            raise SandboxError("the sandbox is closed")
         ticket = sandbox.submit(request)
         future: _Future = loop.create_future()
         self._waiting[ticket] = future

@@ -256,6 +256,7 @@ impl Supervisor {
         }
         for (running, job) in self.running.values_mut() {
             if job.is_among(numbers) {
+                job.given_up = true;
                 running.stop(Stop::Cancelled);
             }
         }
@@ -466,7 +467,11 @@ impl Supervisor {
 
     /// A script that had not begun is tried again.
     fn again(&mut self, place: usize, mut job: Job, reason: &str) {
-        if job.tries < MOST_TRIES && !self.shared.is_closing() && !job.is_trial() {
+        if job.given_up {
+            let layers = self.facts.layers.clone();
+            let execution = Execution::not_run(ExitReason::Cancelled, layers, String::new());
+            job.answer(execution, &self.shared);
+        } else if job.tries < MOST_TRIES && !self.shared.is_closing() && !job.is_trial() {
             job.tries += 1;
             self.fleets[place]
                 .waiting

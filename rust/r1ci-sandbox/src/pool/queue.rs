@@ -52,6 +52,8 @@ pub(crate) struct Job {
     pub request: Request,
     /// How often it has been handed to a zygote in vain.
     pub tries: u32,
+    /// Its caller wants no result of it any more: it must not be tried again.
+    pub given_up: bool,
     reply: Reply,
 }
 
@@ -70,6 +72,7 @@ impl Job {
         Self {
             request,
             tries: 0,
+            given_up: false,
             reply,
         }
     }

@@ -180,6 +180,7 @@ def prepare(config, proc):
         if signal.getsignal(number) == signal.SIG_IGN and number not in IGNORED:
             signal.signal(number, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)  # the caller may ignore it
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())  # or block what it likes
     os.umask(0o022)
     with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
         file.write("1000")  # if the machine runs dry, scripts go first
