@@ -69,9 +69,20 @@ class Supervisor:
         workers: int,
         limits: object,
         required: Sequence[str],
+        sessions: int,
+        session_idle_s: float,
+        session_memory_mb: int,
     ) -> None: ...
     def run_many(self, requests: Sequence[object]) -> list[dict[str, Any]]:
         """Requests have the attributes of `ExecutionRequest`, with source and input in bytes."""
+
+    def open_session(self, limits: object, seed: int) -> SessionState:
+        """A session that has run nothing yet."""
+
+    def run_turns(
+        self, state: SessionState, requests: Sequence[object]
+    ) -> list[tuple[dict[str, Any], SessionState]]:
+        """Run turns that all start from `state`; results and states in their order."""
 
     def start_batch(self) -> Batch:
         """An empty batch."""
@@ -83,6 +94,9 @@ class Supervisor:
         """Readable while `collect` has something to return; the number of no file once closed."""
 
     def close(self) -> None: ...
+
+class SessionState:
+    """Where a session is. Freed, it lets go of that."""
 
 class Batch:
     """Requests that belong together, received as they finish. Freed, it closes itself."""

@@ -33,6 +33,12 @@ print(len(data), sorted(os.listdir('.')))
     assert result.files == {"out": files["data/deep/in.bin"][::-1], "a": b"1"}
 
 
+def test_files_can_be_imported(sandbox: Sandbox) -> None:
+    files = {"own.py": b"x = 7", "pack/__init__.py": b"", "pack/part.py": b"from own import x"}
+    result = _run(sandbox, "import own, pack.part; print(own.x + pack.part.x)", files=files)
+    assert result.stdout == "14\n", result.stderr
+
+
 @pytest.mark.parametrize(
     ("ending", "reason"),
     [

@@ -3,6 +3,7 @@
 Single runs may be late on a busy machine, so the median of several is held against the promise.
 """
 
+import json
 import os
 import statistics
 import subprocess
@@ -192,3 +193,24 @@ def test_a_killed_caller_takes_all_along_within_a_second(lane: Lane) -> None:
             caller.wait()
             caller.stdout.close()
     _assert_soon(times, 1.0)
+
+
+HOARD = """
+    import json, time
+    from r1ci_engine.sandbox import ExecutionRequest, Limits, Sandbox
+    code = "import time\\nfor n in range(8000): open(f'{n}', 'w').close()\\ntime.sleep(600)"
+    with Sandbox(workers=2) as sandbox:
+        for _ in range(8):
+            sandbox.submit(ExecutionRequest(code, limits=Limits(cpu_s=600, wall_s=600)))
+        time.sleep(6)
+        limits = Limits(wall_s=0.15)
+        walls = [sandbox.run("while True: pass", limits=limits).wall_s for _ in range(15)]
+        print(json.dumps([wall - 0.15 for wall in walls]))
+"""
+
+
+def test_folders_that_are_slow_to_weigh_hold_up_nobody() -> None:
+    with CONTAINER.command("-c", textwrap.dedent(HOARD)) as (arguments, environment):
+        done = subprocess.run(arguments, env=environment, capture_output=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    _assert_soon(json.loads(done.stdout), GONE_S)

@@ -516,7 +516,7 @@ from r1ci_engine.sandbox import Sandbox
 for number in (signal.SIGINT, signal.SIGXFSZ, signal.SIGHUP, signal.SIGQUIT):
     signal.signal(number, signal.SIG_IGN)
 with Sandbox(workers=1) as sandbox:
-    code = "import signal; print(*map(signal.getsignal, (signal.SIGINT, signal.SIGXFSZ, signal.SIGHUP)))"
+    code = "import signal as s; print(*map(s.getsignal, (s.SIGINT, s.SIGXFSZ, s.SIGHUP)))"
     print(sandbox.run(code).stdout)
 """
     shown = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)

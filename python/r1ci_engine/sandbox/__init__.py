@@ -12,10 +12,12 @@ from r1ci_engine.sandbox.grading import Grade, GradeStatus, grade, grade_many
 from r1ci_engine.sandbox.measure import BENCH_SCRIPTS, bench, probe
 from r1ci_engine.sandbox.pool import Sandbox
 from r1ci_engine.sandbox.requests import ExecutionRequest, ExecutionResult, ExitReason, Limits
+from r1ci_engine.sandbox.session import Checkpoint, Session
 
 __all__ = [
     "BENCH_SCRIPTS",
     "AsyncSandbox",
+    "Checkpoint",
     "ExecutionRequest",
     "ExecutionResult",
     "ExitReason",
@@ -23,6 +25,7 @@ __all__ = [
     "GradeStatus",
     "Limits",
     "Sandbox",
+    "Session",
     "bench",
     "grade",
     "grade_many",

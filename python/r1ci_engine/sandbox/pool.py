@@ -4,16 +4,18 @@ import os
 import sys
 from collections.abc import Generator, Iterable, Sequence
 from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import Self
 
 from r1ci_engine._rust import Supervisor
 from r1ci_engine.errors import SandboxError
 from r1ci_engine.sandbox.requests import (
     ExecutionRequest,
     ExecutionResult,
-    ExitReason,
     Limits,
+    from_raw,
+    to_raw,
 )
+from r1ci_engine.sandbox.session import Session
 
 AHEAD = 4
 """How many requests per worker a stream takes from its source ahead of results taken from it."""
@@ -33,14 +35,21 @@ class Sandbox:
         required: Sequence[str] = (),
         preload: Sequence[str] = (),
         read_only: Sequence[str] = (),
+        sessions: int = 64,
+        session_idle_s: float = 600.0,
+        session_memory_mb: int = 1024,
     ) -> None:
         """Start; `workers` scripts compute at once (None: one per core and one more).
 
         Scripts that sleep do not count among them. Interpreters with numpy and with sympy start by
         themselves when a script names these; scripts that name a module of `preload` run in one
         that has imported all of `preload`. `limits` is for requests that bring none (None:
-        `Limits()`); `read_only` names further files and folders that scripts may read. Raises
-        SandboxError when a layer in `required` is not in force, or no interpreter comes up.
+        `Limits()`); `read_only` names further files and folders that scripts may read.
+
+        At most `sessions` sessions are open at once; one without a turn for `session_idle_s` is
+        ended, and all states of one hold at most `session_memory_mb` together.
+
+        Raises SandboxError when a layer in `required` is not in force, or no interpreter comes up.
         """
         if not sys.executable:
             raise SandboxError(
@@ -55,6 +64,9 @@ class Sandbox:
             workers=0 if workers is None else workers,
             limits=limits or Limits(),
             required=list(required),
+            sessions=sessions,
+            session_idle_s=session_idle_s,
+            session_memory_mb=session_memory_mb,
         )
         self.layers: tuple[str, ...] = tuple(self._supervisor.layers)
         self.workers: int = self._supervisor.workers
@@ -70,7 +82,15 @@ class Sandbox:
 
     def run_many(self, requests: Sequence[ExecutionRequest]) -> list[ExecutionResult]:
         """Run scripts side by side; results in the order of the requests."""
-        return [_result(raw) for raw in self._supervisor.run_many([_raw(r) for r in requests])]
+        return [from_raw(raw) for raw in self._supervisor.run_many([to_raw(r) for r in requests])]
+
+    def open_session(self, *, limits: Limits | None = None, seed: int = 0) -> Session:
+        """A session that has run nothing yet; it costs nothing until its first turn.
+
+        `limits` hold for each of its turns (None: the sandbox's own); `seed` is for the generators,
+        at the first turn.
+        """
+        return Session(self._supervisor, self._supervisor.open_session(limits, seed % 2**64))
 
     def stream(
         self, requests: Iterable[ExecutionRequest]
@@ -86,27 +106,27 @@ class Sandbox:
         try:
             under_way = 0
             for request in requests:
-                batch.add(_raw(request))
+                batch.add(to_raw(request))
                 under_way += 1
                 # A slow source holds no result up, and waiting starts when enough is under way.
                 while raw := batch.receive(None if under_way == most else 0.0):
                     under_way -= 1
-                    yield raw[0], _result(raw[1])
+                    yield raw[0], from_raw(raw[1])
             while raw := batch.receive():
-                yield raw[0], _result(raw[1])
+                yield raw[0], from_raw(raw[1])
         finally:
             batch.close()
 
     def submit(self, request: ExecutionRequest) -> int:
         """Queue a script; `collect` returns its result under the ticket given here."""
-        return self._supervisor.submit(_raw(request))
+        return self._supervisor.submit(to_raw(request))
 
     def collect(self, timeout_s: float) -> list[tuple[int, ExecutionResult]]:
         """Submitted scripts that have finished, each once, in the order they finished.
 
         Waits up to `timeout_s` for the first one, and not at all when none is under way.
         """
-        return [(ticket, _result(raw)) for ticket, raw in self._supervisor.collect(timeout_s)]
+        return [(ticket, from_raw(raw)) for ticket, raw in self._supervisor.collect(timeout_s)]
 
     def fileno(self) -> int:
         """A descriptor that is readable while `collect` has something to return.
@@ -140,32 +160,3 @@ def _library_paths() -> list[str]:
     """Folders with installed packages; not the other entries of `sys.path`, such as a checkout."""
     kinds = ("site-packages", "dist-packages")
     return [p for p in sys.path if os.path.basename(p) in kinds and os.path.isdir(p)]
-
-
-class _Raw(NamedTuple):
-    code: bytes
-    stdin: bytes
-    seed: int
-    limits: Limits | None
-    files: list[tuple[str, bytes]]
-    fetch: list[str]
-
-
-def _raw(request: ExecutionRequest) -> _Raw:
-    return _Raw(
-        # A lone surrogate is the script's mistake: it reaches the compiler, which says so.
-        code=request.code.encode("utf-8", "surrogatepass"),
-        stdin=request.stdin.encode("utf-8", "surrogatepass"),
-        seed=request.seed % 2**64,
-        limits=request.limits,
-        files=list(request.files.items()),
-        fetch=list(request.fetch),
-    )
-
-
-def _result(raw: dict[str, Any]) -> ExecutionResult:
-    raw["exit_reason"] = ExitReason(raw["exit_reason"])
-    for stream in ("stdout", "stderr"):  # there is no place where nothing is missing
-        if not raw[f"{stream}_dropped"]:
-            raw[f"{stream}_cut"] = None
-    return ExecutionResult(**raw)

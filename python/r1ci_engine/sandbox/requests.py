@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
+from typing import Any, NamedTuple
 
 from r1ci_engine.errors import SandboxError
 
@@ -121,3 +122,38 @@ class ExecutionResult:
     files: Mapping[str, bytes] = field(default_factory=dict[str, bytes])
     """Those of the request's `fetch` that were regular files below the work folder, by path;
     together at most as large as the work folder may be."""
+    kept: bool = False
+    """The session goes on from what this turn has made of it; never so for a script."""
+
+
+class RawRequest(NamedTuple):
+    """A request as the Rust half reads it."""
+
+    code: bytes
+    stdin: bytes
+    seed: int
+    limits: Limits | None
+    files: list[tuple[str, bytes]]
+    fetch: list[str]
+
+
+def to_raw(request: ExecutionRequest) -> RawRequest:
+    """The request with its texts in bytes."""
+    return RawRequest(
+        # A lone surrogate is the script's mistake: it reaches the compiler, which says so.
+        code=request.code.encode("utf-8", "surrogatepass"),
+        stdin=request.stdin.encode("utf-8", "surrogatepass"),
+        seed=request.seed % 2**64,
+        limits=request.limits,
+        files=list(request.files.items()),
+        fetch=list(request.fetch),
+    )
+
+
+def from_raw(raw: dict[str, Any]) -> ExecutionResult:
+    """The result that the Rust half describes."""
+    raw["exit_reason"] = ExitReason(raw["exit_reason"])
+    for stream in ("stdout", "stderr"):  # there is no place where nothing is missing
+        if not raw[f"{stream}_dropped"]:
+            raw[f"{stream}_cut"] = None
+    return ExecutionResult(**raw)

@@ -9,13 +9,15 @@ use std::time::Duration;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use r1ci_sandbox::{
-    Execution, Layer, Limits, Received, Request, Sandbox, SandboxConfig, SandboxError,
+    Execution, Layer, Limits, Received, ReceivedTurn, Request, Sandbox, SandboxConfig,
+    SandboxError, Session, SessionConfig,
 };
 
 /// Adds the class and functions of this file to the module.
 pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<Supervisor>()?;
     module.add_class::<Batch>()?;
+    module.add_class::<SessionState>()?;
     module.add_function(wrap_pyfunction!(landlock_abi, module)?)?;
     Ok(())
 }
@@ -41,6 +43,12 @@ struct Supervisor {
 #[pyclass(frozen, module = "r1ci_engine._rust")]
 struct Batch {
     batch: Mutex<Option<r1ci_sandbox::Batch>>,
+}
+
+/// Where a session is. Freed, it lets go of that.
+#[pyclass(frozen, module = "r1ci_engine._rust")]
+struct SessionState {
+    session: Session,
 }
 
 /// `r1ci_engine.sandbox.Limits`, read by attribute.
@@ -74,7 +82,7 @@ impl Supervisor {
         clippy::needless_pass_by_value,
         reason = "the fields of SandboxConfig, by name, as PyO3 hands them over"
     )]
-    #[pyo3(signature = (*, python, library_paths, read_only, preload, workers, limits, required))]
+    #[pyo3(signature = (*, python, library_paths, read_only, preload, workers, limits, required, sessions, session_idle_s, session_memory_mb))]
     fn new(
         py: Python<'_>,
         python: PathBuf,
@@ -84,12 +92,18 @@ impl Supervisor {
         workers: usize,
         limits: PyLimits,
         required: Vec<String>,
+        sessions: usize,
+        session_idle_s: f64,
+        session_memory_mb: u64,
     ) -> PyResult<Self> {
         let mut config = SandboxConfig::new(python);
         config.library_paths = library_paths;
         config.read_only = read_only;
         config.preload = preload;
         config.limits = to_limits(&limits);
+        config.sessions = sessions;
+        config.session_idle = duration(session_idle_s);
+        config.session_bytes = session_memory_mb.saturating_mul(1 << 20);
         if workers > 0 {
             config.workers = workers;
         }
@@ -141,6 +155,49 @@ impl Supervisor {
         }
         let results = results.into_iter().flatten();
         results.map(|execution| to_dict(py, &execution)).collect()
+    }
+
+    /// A session that has run nothing yet.
+    fn open_session(
+        &self,
+        py: Python<'_>,
+        limits: Option<PyLimits>,
+        seed: u64,
+    ) -> PyResult<SessionState> {
+        let limits = limits.map(|limits| to_limits(&limits));
+        let config = SessionConfig { limits, seed };
+        let session = self.sandbox.open_session(config);
+        let session = session.map_err(|error| to_python(py, &error))?;
+        Ok(SessionState { session })
+    }
+
+    /// Run turns that all start from `state`; results, and the states after them, in their order.
+    fn run_turns<'py>(
+        &self,
+        py: Python<'py>,
+        state: &SessionState,
+        requests: Vec<PyRequest>,
+    ) -> PyResult<Vec<(Bound<'py, PyDict>, SessionState)>> {
+        let requests: Vec<Request> = requests.into_iter().map(to_request).collect();
+        let turns = self.sandbox.start_turns(&state.session, requests);
+        let mut turns = turns.map_err(|error| to_python(py, &error))?;
+        let mut ended: Vec<_> = (0..turns.outstanding()).map(|_| None).collect();
+        loop {
+            match py.detach(|| turns.receive(SLICE)) {
+                ReceivedTurn::Result(place, execution, session) => {
+                    ended[place] = Some((execution, session));
+                }
+                ReceivedTurn::Waiting => {}
+                ReceivedTurn::Done => break,
+                ReceivedTurn::Lost(error) => return Err(to_python(py, &error)),
+            }
+            py.check_signals()?;
+        }
+        let ended = ended.into_iter().flatten();
+        let convert = |(execution, session): (Box<Execution>, Session)| {
+            Ok((to_dict(py, &execution)?, SessionState { session }))
+        };
+        ended.map(convert).collect()
     }
 
     /// An empty batch.
@@ -326,6 +383,7 @@ fn to_dict<'py>(py: Python<'py>, execution: &Execution) -> PyResult<Bound<'py, P
         files.set_item(path, pyo3::types::PyBytes::new(py, contents))?;
     }
     dict.set_item("files", files)?;
+    dict.set_item("kept", execution.kept)?;
     let layers: Vec<&str> = execution.layers.iter().map(|layer| layer.name()).collect();
     dict.set_item("layers", pyo3::types::PyTuple::new(py, layers)?)?;
     dict.set_item("detail", &execution.detail)?;

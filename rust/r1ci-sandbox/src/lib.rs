@@ -15,7 +15,7 @@
 //! # Ok::<(), r1ci_sandbox::SandboxError>(())
 //! ```
 //!
-//! Left out on purpose: sessions that keep state, processes started by scripts, network access.
+//! Left out on purpose: programs started by scripts, network access.
 //! The security boundary is `jail/` and `zygote/`; `README.md` has the threat model.
 
 #[cfg(doctest)]
@@ -40,6 +40,7 @@ mod kinds;
 mod native;
 #[cfg(test)]
 mod native_layout;
+mod parcel;
 mod policy;
 mod pool;
 #[cfg(test)]
@@ -47,6 +48,7 @@ mod properties;
 mod report;
 mod running;
 mod scratch;
+mod session;
 mod supervisor;
 mod usage;
 mod wire;
@@ -58,3 +60,4 @@ pub use jail::landlock_abi;
 pub use policy::{Layer, Limits, Request, SandboxConfig};
 pub use pool::{Batch, Received, Sandbox};
 pub use report::{Exception, Execution, ExitReason};
+pub use session::{Checkpoint, ReceivedTurn, Session, SessionConfig, Turns};

@@ -213,6 +213,12 @@ pub struct SandboxConfig {
     pub limits: Limits,
     /// Size of an execution's work folder in bytes.
     pub scratch_bytes: u64,
+    /// Most sessions at once.
+    pub sessions: usize,
+    /// A session that has no turn for so long is ended.
+    pub session_idle: Duration,
+    /// Memory of all states of a session together, in bytes.
+    pub session_bytes: u64,
     /// Refuse to start unless these are in force.
     pub required: Vec<Layer>,
     /// Leave these out. For tests that show what a layer stops, and for measurements.
@@ -231,6 +237,9 @@ impl SandboxConfig {
             workers: std::thread::available_parallelism().map_or(1, usize::from) + 1,
             limits: Limits::default(),
             scratch_bytes: 64 << 20,
+            sessions: 64,
+            session_idle: Duration::from_secs(600),
+            session_bytes: 1 << 30,
             required: Vec::new(),
             without: Vec::new(),
         }

@@ -19,7 +19,7 @@ use crate::report::Execution;
 use crate::supervisor::{Facts, Supervisor};
 
 pub use batch::{Batch, Received};
-pub(crate) use queue::{Job, Shared};
+pub(crate) use queue::{Job, Shared, Turn};
 
 /// Warm interpreters ready for scripts.
 ///
@@ -136,6 +136,18 @@ impl Sandbox {
     /// As [`Self::run`].
     pub fn start_batch(&self, requests: Vec<Request>) -> Result<Batch, SandboxError> {
         Batch::start(&self.shared, requests)
+    }
+
+    /// Queue turns of sessions that belong together.
+    pub(crate) fn start_turn_batch(
+        &self,
+        turns: Vec<(Request, Option<Turn>)>,
+    ) -> Result<Batch, SandboxError> {
+        Batch::start_turns(&self.shared, turns)
+    }
+
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
     }
 
     /// Queue one script; [`Self::collect`] returns its result under the ticket given here.

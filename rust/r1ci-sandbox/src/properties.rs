@@ -14,9 +14,9 @@ use proptest::sample::{Index, select};
 use crate::capture::{Capture, Captured};
 use crate::error::SandboxError;
 use crate::policy::Limits;
-use crate::report::{Ending, ExitReason, LastWords, Stop, judge};
-use crate::wire::{Reply, parse_reply};
-use crate::{identity, kinds, running, usage};
+use crate::report::{Ending, Exception, ExitReason, LastWords, Stop, judge, parse_remark};
+use crate::wire::{Reply, Word, parse_reply, parse_word};
+use crate::{files, identity, kinds, running, usage};
 
 /// Fewer rounds under miri, which is a thousand times slower.
 fn rounds(usual: u32) -> ProptestConfig {
@@ -104,13 +104,54 @@ proptest! {
     #[test]
     fn no_text_of_the_kernel_is_a_surprise(text in bytes(60), map in "[0-9 \n]{0,60}") {
         let _ = usage::parse_state(&text);
+        let _ = usage::parse_ancestry(&[b"PPid:", text.as_slice(), b"\nNSpid:", &text].concat());
+        let _ = usage::kilobytes(&[b"VmHWM:", text.as_slice()].concat(), "VmHWM:");
         let _ = identity::covers(&map, (1, 5));
         let last = format!("{} {map} {}", u64::MAX, u64::MAX);
         let _ = identity::covers(&last, (1, 5));
     }
 
     #[test]
-    fn a_complaint_keeps_its_words(step in ".{0,30}", number: i32, other in ".{0,40}") {
+    fn a_state_s_words_are_few(
+        message in prop_oneof![bytes(7), "[BD][\0-\x03]{0,5}".prop_map(Into::into)],
+    ) {
+        let read = match message.as_slice() {
+            [b'B', number @ ..] if number.len() == 4 => {
+                Some(Word::Begun(i32::from_ne_bytes(number.try_into().expect("four"))))
+            }
+            [b'D', status, 1] => Some(Word::Done(*status, LastWords::Ended)),
+            [b'D', status, 2] => Some(Word::Done(*status, LastWords::OutOfMemory)),
+            _ => None,
+        };
+        prop_assert_eq!(parse_word(&message), read);
+    }
+
+    #[test]
+    fn a_remark_is_read_as_far_as_it_goes(
+        texts in vec(bytes(40), 3), cut: Index, noise in bytes(90),
+    ) {
+        let field = |text: &Vec<u8>| [&(text.len() as u16).to_le_bytes(), text.as_slice()].concat();
+        let page: Vec<u8> = texts.iter().flat_map(field).collect();
+        let page = &page[..page.len() - cut.index(page.len() + 1)];
+        let (mut end, mut whole) = (0, Vec::new());
+        for text in &texts {
+            end += 2 + text.len();
+            let read = String::from_utf8_lossy(text).into_owned();
+            whole.push((end <= page.len()).then_some(read));
+        }
+        let [kind, message, call] = whole.try_into().expect("three");
+        let (exception, refused) = parse_remark(page);
+        let message = message.unwrap_or_default();
+        let kind = kind.filter(|kind| !kind.is_empty());
+        prop_assert_eq!(exception, kind.map(|kind| Exception { kind, message }));
+        prop_assert_eq!(refused, call.filter(|call| !call.is_empty()));
+        let _ = parse_remark(&noise);
+    }
+
+    #[test]
+    fn a_complaint_keeps_its_words(
+        step in ".{0,9}(: error [0-9]{1,3})?.{0,9}", number: i32, other in ".{0,40}",
+    ) {
         let said = running::spell_out(&format!("{step}: error {number}"));
         let error = std::io::Error::from_raw_os_error(number);
         prop_assert_eq!(said, format!("{step}: {error}"));
@@ -199,13 +240,14 @@ proptest! {
     }
 }
 
-const STOPS: [Option<Stop>; 8] = [
+const STOPS: [Option<Stop>; 9] = [
     None,
     Some(Stop::Wall),
     Some(Stop::Cpu),
     Some(Stop::Pids),
     Some(Stop::Output),
     Some(Stop::Disk),
+    Some(Stop::Memory),
     Some(Stop::Cancelled),
     Some(Stop::Closing),
 ];
@@ -311,5 +353,37 @@ proptest! {
             Err(SandboxError::Limit { name }) => prop_assert_eq!(wrong, Some(name)),
             Err(other) => prop_assert!(false, "{}", other),
         }
+    }
+}
+
+/// Paths good and bad, most of them of few parts so that they meet.
+fn paths() -> impl Strategy<Value = Vec<String>> {
+    let odd = select(&["", ".", "..", "z\0", "...", "\u{e9}", " "][..]).prop_map(String::from);
+    let long = (250..260_usize).prop_map(|length| "x".repeat(length));
+    let part = prop_oneof![20 => "[ab]", 1 => odd, 1 => long];
+    let few = vec(part.clone(), 1..4).prop_map(|parts| parts.join("/"));
+    let many = vec(part, 14..19).prop_map(|parts| parts.join("/"));
+    vec(prop_oneof![6 => few, 1 => many], 0..5)
+}
+
+proptest! {
+    #![proptest_config(rounds(4_000))]
+
+    #[test]
+    fn files_are_taken_by_plain_paths_that_do_not_meet(into in paths(), out in paths()) {
+        let plain = |path: &String| {
+            let parts: Vec<&str> = path.split('/').collect();
+            let good = |part: &&str| !["", ".", ".."].contains(part) && part.len() <= 255;
+            let short = parts.len() <= 16 && path.len() <= 1024;
+            parts.iter().all(good) && short && !path.contains('\0')
+        };
+        let meet = |one: usize, other: usize| {
+            let below = into[one].starts_with(&format!("{}/", into[other]));
+            one != other && (below || into[one] == into[other])
+        };
+        let met = (0..into.len()).any(|one| (0..into.len()).any(|other| meet(one, other)));
+        let request: Vec<_> = into.iter().map(|path| (path.clone(), vec![b'x'])).collect();
+        let taken = files::check(&request, &out).is_ok();
+        prop_assert_eq!(taken, !met && into.iter().chain(&out).all(plain));
     }
 }

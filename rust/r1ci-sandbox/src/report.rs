@@ -83,6 +83,8 @@ pub struct Execution {
     pub denied_call: Option<String>,
     /// Those files of [`Request::fetch`](crate::Request::fetch) that were there.
     pub files: Vec<(String, Vec<u8>)>,
+    /// The session goes on from what this turn has made of it; never so for a script.
+    pub kept: bool,
     /// Layers in force.
     pub layers: Vec<Layer>,
     /// A remark for people, empty when there is nothing to say.
@@ -104,6 +106,7 @@ impl Execution {
             exception: None,
             denied_call: None,
             files: Vec::new(),
+            kept: false,
             layers,
             detail,
         }
@@ -172,6 +175,7 @@ pub(crate) enum Stop {
     Pids,
     Output,
     Disk,
+    Memory,
     Cancelled,
     Closing,
 }
@@ -211,6 +215,10 @@ pub(crate) fn judge(
         }
         Some(Stop::Disk) if by_us => {
             return own(ExitReason::DiskLimit, "stopped at the work folder's limit");
+        }
+        Some(Stop::Memory) if by_us => {
+            let remark = "stopped with more memory in all its processes than it may have";
+            return own(ExitReason::MemoryLimit, remark);
         }
         Some(Stop::Cancelled) if by_us => return own(ExitReason::Cancelled, ""),
         Some(Stop::Closing) if by_us => {

@@ -5,30 +5,26 @@
 //! its pipes.
 
 use std::fs::File;
-use std::io::{self, Read, Seek, Write};
+use std::io::{self, Read};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rustix::fs::{MemfdFlags, OFlags, SealFlags};
-use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use rustix::process::{Signal, pidfd_send_signal};
 
 use crate::capture::Capture;
 use crate::files;
+use crate::parcel::{Parcel, REMARK_BYTES, REMARK_STEP, status_channel};
 use crate::policy::{Layer, Limits, Request};
 use crate::report::{Ending, Exception, Execution, Stop, judge, parse_remark};
 use crate::scratch;
 use crate::usage;
-use crate::wire::{self, Order};
+use crate::wire::{self, Message, flag};
 use crate::zygote::{SCRATCH_FILES, Slot, Zygote};
 
 /// Output beyond which a script is stopped: no honest program comes near it.
 pub(crate) const FLOOD_BYTES: u64 = 256 << 20;
-/// Place and size of a remark in the memory file with the source, as in `zygote/native/messages.rs`.
-const REMARK_STEP: u64 = 1 << 16;
-const REMARK_BYTES: usize = 4096;
 /// First pause before looking whether a script computes or sleeps; doubles up to `LONG_LOOK`.
 const SHORT_LOOK: Duration = Duration::from_millis(4);
 const LONG_LOOK: Duration = Duration::from_millis(50);
@@ -52,16 +48,29 @@ pub(crate) struct Running {
     counts_threads: bool,
     layers: Arc<[Layer]>,
     begun: Instant,
-    status: OwnedFd,
+    short_names: Arc<[(Vec<u8>, Vec<u8>)]>,
+    resident_bytes: u64,
+    status: Option<OwnedFd>,
     code: File,
     code_bytes: u64,
     fetch: Vec<String>,
     folder: Option<OwnedFd>,
+    turn_began: bool,
     child: Option<(i32, OwnedFd)>,
     stop: Option<(Stop, Instant)>,
     next_look: Instant,
     pause: Duration,
     cpu_at_look: Duration,
+}
+
+/// Where a turn goes.
+pub(crate) struct Turn<'a> {
+    /// Socket of the state that it starts from.
+    pub socket: &'a OwnedFd,
+    /// The other end of the socket of the state that it makes.
+    pub theirs: &'a OwnedFd,
+    /// Whether the generators are seeded.
+    pub seeds: bool,
 }
 
 /// One output pipe.
@@ -84,38 +93,60 @@ impl Running {
     ) -> Result<Self, String> {
         let failed = |error: io::Error| error.to_string();
         let slot = zygote.lend_slot().map_err(|error| error.to_string())?;
-        let code = code_file(&request.code).map_err(failed)?;
-        let stdin = memory_file("stdin", &request.stdin).map_err(failed)?;
-        let archive = files::archive(&request.files);
-        let files = memory_file("files", &archive).map_err(failed)?;
+        let parcel = Parcel::pack(request).map_err(failed)?;
         let wants_folder = !request.fetch.is_empty() && slot.is_none();
-        let (stdout, stdout_theirs) = pipe().map_err(failed)?;
-        let (stderr, stderr_theirs) = pipe().map_err(failed)?;
         let (status, status_theirs) = status_channel(wants_folder).map_err(failed)?;
-        let mut handles = vec![
-            code.as_fd(),
-            stdout_theirs.as_fd(),
-            stderr_theirs.as_fd(),
-            status_theirs.as_fd(),
-        ];
-        handles.extend([&stdin, &files].into_iter().flatten().map(AsFd::as_fd));
-        let mut order = Order {
-            execution,
-            seed: request.seed,
-            has_stdin: stdin.is_some(),
-            has_ruleset: false,
-            wants_folder,
-            slot: 0,
-            code_bytes: request.code.len() as u64,
-            files_bytes: archive.len() as u64,
-        };
+        let mut order = parcel.order(execution, request);
+        if wants_folder {
+            order.flags |= flag::WANTS_FOLDER;
+        }
+        let handles = parcel.handles(&status_theirs);
         let begun = Instant::now();
         zygote
             .send(&mut order, &limits, &handles, slot.as_ref())
             .map_err(failed)?;
-        Ok(Self {
+        let mut running = Self::new(parcel, request, limits, zygote, (kind, scratch_bytes));
+        running.begun = begun;
+        running.status = Some(status);
+        running.counts_threads = slot.is_some();
+        running.slot = slot;
+        Ok(running)
+    }
+
+    /// Hand a turn over to a state of a session of a session.
+    pub fn start_turn(
+        request: &Request,
+        limits: Limits,
+        zygote: &Zygote,
+        facts: (usize, u64),
+        turn: &Turn<'_>,
+    ) -> io::Result<Self> {
+        let parcel = Parcel::pack(request)?;
+        let mut order = parcel.order(0, request);
+        if turn.seeds {
+            order.flags |= flag::SEEDS;
+        }
+        wire::send(
+            turn.socket,
+            &order.bytes(&limits),
+            &parcel.handles(turn.theirs),
+        )?;
+        let mut running = Self::new(parcel, request, limits, zygote, facts);
+        running.counts_threads = true;
+        Ok(running)
+    }
+
+    fn new(
+        parcel: Parcel,
+        request: &Request,
+        limits: Limits,
+        zygote: &Zygote,
+        (kind, scratch_bytes): (usize, u64),
+    ) -> Self {
+        let begun = Instant::now();
+        Self {
             kind,
-            streams: [stdout, stderr].map(|pipe| Stream {
+            streams: parcel.streams.map(|pipe| Stream {
                 pipe: File::from(pipe),
                 open: true,
                 capture: Capture::new(limits.output_bytes),
@@ -123,21 +154,24 @@ impl Running {
             asleep: false,
             limits,
             scratch_bytes,
-            counts_threads: slot.is_some(),
-            slot,
+            counts_threads: false,
+            slot: None,
             layers: Arc::clone(&zygote.layers),
+            short_names: Arc::clone(&zygote.short_names),
+            resident_bytes: zygote.resident_bytes,
             begun,
-            status,
-            code,
+            status: None,
+            code: parcel.code,
             code_bytes: request.code.len() as u64,
             fetch: request.fetch.clone(),
             folder: None,
+            turn_began: false,
             child: None,
             stop: None,
             next_look: begun + SHORT_LOOK.min(limits.cpu),
             pause: SHORT_LOOK,
             cpu_at_look: Duration::ZERO,
-        })
+        }
     }
 
     /// Its process is there. A verdict that came first is carried out now.
@@ -146,6 +180,19 @@ impl Running {
             let _ = pidfd_send_signal(&handle, Signal::KILL);
         }
         self.child = Some((pid, handle));
+    }
+
+    /// The turn's process is there; it has none any more if it has ended since.
+    pub fn turn_began(&mut self, folder: Option<OwnedFd>, process: Option<(i32, OwnedFd)>) {
+        (self.folder, self.turn_began) = (folder, true);
+        if let Some((pid, handle)) = process {
+            self.forked(pid, handle);
+        }
+    }
+
+    /// Whether it is being killed.
+    pub fn is_stopping(&self) -> bool {
+        self.stop.is_some()
     }
 
     /// When `check` is due next.
@@ -234,12 +281,7 @@ impl Running {
 
     /// Its process has ended, so all that it wrote is in the pipes: read that, judge. An error is
     /// the reason why the script never began.
-    pub fn conclude(
-        &mut self,
-        zygote: &Zygote,
-        ending: &Ending,
-        buffer: &mut [u8],
-    ) -> Result<Execution, String> {
+    pub fn conclude(&mut self, ending: &Ending, buffer: &mut [u8]) -> Result<Execution, String> {
         let wall = self.begun.elapsed();
         for stream in &mut self.streams {
             while stream.open && stream.read(buffer) {}
@@ -250,14 +292,14 @@ impl Running {
         }
         let stop = self.stop.map(|(reason, _)| reason);
         let (exit_reason, exit_code, signal, detail) =
-            judge(ending, stop, &self.limits, zygote.resident_bytes);
+            judge(ending, stop, &self.limits, self.resident_bytes);
         let (exception, call) = self.remark();
         let foreign = signal == Some(libc::SIGSYS);
         let denied_call = call.or_else(|| foreign.then(|| "a call of another architecture".into()));
         let files = self.fetched();
         let [stdout, stderr] = &mut self.streams;
         let mut stderr = stderr.capture.take();
-        for (path, short) in zygote.short_names.iter() {
+        for (path, short) in self.short_names.iter() {
             stderr.replace(path, short);
         }
         Ok(Execution {
@@ -272,6 +314,7 @@ impl Running {
             exception,
             denied_call,
             files,
+            kept: false,
             layers: self.layers.to_vec(),
             detail,
         })
@@ -288,21 +331,23 @@ impl Running {
     /// The child says over a pipe, which is closed before the script can say anything, that the jail
     /// is up, or what failed.
     fn began(&mut self) -> Result<(), String> {
-        let mut note = [0; 64];
-        let received = if self.fetch.is_empty() || self.slot.is_some() {
-            rustix::io::read(&self.status, &mut note).map_or(0, |size| size)
-        } else {
-            let received = wire::receive(&self.status, &mut note).ok().flatten();
-            received.map_or(0, |(size, folder)| {
-                self.folder = folder;
-                size
-            })
+        let Some(status) = &self.status else {
+            let missing = || Err("the turn did not begin".into());
+            return if self.turn_began { Ok(()) } else { missing() };
         };
-        match &note[..received] {
-            [b'S', ..] => Ok(()),
-            [_, complaint @ ..] => Err(spell_out(&String::from_utf8_lossy(complaint))),
-            [] => Err("the child ended before the script began".into()),
-        }
+        let mut note = [0; 64];
+        let message = if self.fetch.is_empty() || self.slot.is_some() {
+            let size = rustix::io::read(status, &mut note).unwrap_or(0);
+            Message {
+                size,
+                ..Message::default()
+            }
+        } else {
+            let received = wire::receive(status, &mut note);
+            received.ok().flatten().unwrap_or_default()
+        };
+        self.folder = message.handle;
+        read_note(&note[..message.size])
     }
 
     /// What the child left in the memory behind its source.
@@ -320,6 +365,15 @@ impl Running {
             Some(folder) => files::fetch(folder.as_fd(), &self.fetch, self.scratch_bytes),
             None => Vec::new(),
         }
+    }
+}
+
+/// What a child says before its script begins: that the jail is up, or what failed.
+pub(crate) fn read_note(note: &[u8]) -> Result<(), String> {
+    match note {
+        [b'S', ..] => Ok(()),
+        [_, complaint @ ..] => Err(spell_out(&String::from_utf8_lossy(complaint))),
+        [] => Err("the child ended before the script began".into()),
     }
 }
 
@@ -349,51 +403,4 @@ impl Stream {
             Err(error) => error.kind() == io::ErrorKind::Interrupted,
         }
     }
-}
-
-/// The source in memory, and behind it a page for the child's remark on its end, which is why it is
-/// the one memory file that the child may write to.
-fn code_file(code: &[u8]) -> io::Result<File> {
-    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
-    let file = File::from(rustix::fs::memfd_create("code", flags)?);
-    file.write_all_at(code, 0)?;
-    file.set_len((code.len() as u64).next_multiple_of(REMARK_STEP) + REMARK_BYTES as u64)?;
-    let seals = SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL;
-    rustix::fs::fcntl_add_seals(&file, seals)?;
-    Ok(file)
-}
-
-/// A sealed file in memory, ready to be read from its start; none for no bytes.
-fn memory_file(name: &str, bytes: &[u8]) -> io::Result<Option<File>> {
-    if bytes.is_empty() {
-        return Ok(None);
-    }
-    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
-    let mut file = File::from(rustix::fs::memfd_create(name, flags)?);
-    file.write_all(bytes)?;
-    file.rewind()?;
-    let seals = SealFlags::WRITE | SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL;
-    rustix::fs::fcntl_add_seals(&file, seals)?;
-    Ok(Some(file))
-}
-
-/// What the child reports on before the script begins: a pipe, or a socket if it is to send a handle.
-fn status_channel(carries_handles: bool) -> io::Result<(OwnedFd, OwnedFd)> {
-    if !carries_handles {
-        return pipe();
-    }
-    let flags = SocketFlags::CLOEXEC;
-    Ok(socketpair(
-        AddressFamily::UNIX,
-        SocketType::SEQPACKET,
-        flags,
-        None,
-    )?)
-}
-
-/// A pipe whose reading end, ours, never blocks.
-fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
-    let (ours, theirs) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
-    rustix::fs::fcntl_setfl(&ours, OFlags::NONBLOCK)?;
-    Ok((ours, theirs))
 }

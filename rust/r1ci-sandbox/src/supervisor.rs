@@ -6,6 +6,7 @@
 //! others go on; what it had not begun is run again once, what had begun ends as a fault.
 
 mod fleet;
+mod sessions;
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::io;
@@ -27,6 +28,7 @@ use crate::wire::{self, Reply};
 use crate::zygote::Arrangement;
 
 use fleet::{Fleet, State, Waiting};
+use sessions::Sessions;
 
 /// Largest source taken.
 const CODE_BYTES: usize = 64 << 20;
@@ -62,6 +64,7 @@ pub(crate) struct Supervisor {
     kinds: Vec<Kind>,
     fleets: Vec<Fleet>,
     running: HashMap<u64, (Running, Job)>,
+    sessions: Sessions,
     next_number: u64,
     buffer: Vec<u8>,
     memory: (Instant, u64),
@@ -75,22 +78,29 @@ enum Topic {
     Calls,
     Fleet(usize),
     Stream(u64, usize),
+    Keeper(u64),
+    State(u64),
 }
 
 impl Topic {
     fn pack(&self) -> u64 {
         match self {
             Self::Calls => 0,
-            Self::Fleet(place) => 1 | (*place as u64) << 2,
-            Self::Stream(number, stream) => 2 | *stream as u64 | number << 2,
+            Self::Fleet(place) => 1 | (*place as u64) << 3,
+            Self::Stream(number, stream) => 2 | *stream as u64 | number << 3,
+            Self::Keeper(session) => 4 | session << 3,
+            Self::State(state) => 5 | state << 3,
         }
     }
 
     fn unpack(word: u64) -> Self {
-        match word & 3 {
+        let number = word >> 3;
+        match word & 7 {
             0 => Self::Calls,
-            1 => Self::Fleet((word >> 2) as usize),
-            stream => Self::Stream(word >> 2, (stream - 2) as usize),
+            1 => Self::Fleet(number as usize),
+            4 => Self::Keeper(number),
+            5 => Self::State(number),
+            stream => Self::Stream(number, (stream & 1) as usize),
         }
     }
 }
@@ -125,6 +135,7 @@ impl Supervisor {
                 private_uid: None,
             },
             running: HashMap::new(),
+            sessions: Sessions::default(),
             next_number: 1,
             buffer: vec![0; CHUNK],
             memory: (Instant::now(), usage::available_memory()),
@@ -172,10 +183,12 @@ impl Supervisor {
                 break;
             }
         }
-        for fleet in &mut self.fleets {
-            for waiting in fleet.waiting.drain(..) {
-                waiting.job.answer(closed(&self.facts.layers), &self.shared);
-            }
+        let queues = self.fleets.iter_mut().map(|fleet| &mut fleet.waiting);
+        for waiting in queues
+            .chain([&mut self.sessions.waiting])
+            .flat_map(|queue| queue.drain(..))
+        {
+            waiting.job.answer(closed(&self.facts.layers), &self.shared);
         }
     }
 
@@ -188,8 +201,8 @@ impl Supervisor {
 
     /// Take over what callers have queued, sorted by the interpreter that it needs.
     fn take_calls(&mut self) {
-        let (jobs, cancelled) = self.shared.take_queue();
-        for job in jobs {
+        let calls = self.shared.take_calls();
+        for job in calls.jobs {
             let number = self.next_number;
             self.next_number += 1;
             let request = &job.request;
@@ -202,17 +215,24 @@ impl Supervisor {
                 self.refuse(job, "processes need the layer own_namespaces".into());
                 continue;
             }
-            let mut place = kinds::choose(&self.kinds, &request.code);
-            if matches!(self.fleets[place].state, State::Useless) {
-                place = 0;
+            match job.turn {
+                Some(turn) => self.take_turn(number, turn, job),
+                None => self.wait_for_zygote(number, job),
             }
-            self.fleets[place]
-                .waiting
-                .push_back(Waiting { number, job });
         }
-        if !cancelled.is_empty() {
-            self.cancel(&cancelled);
+        if !calls.cancelled.is_empty() {
+            self.cancel(&calls.cancelled);
         }
+        self.forget(calls.forgotten);
+    }
+
+    fn wait_for_zygote(&mut self, number: u64, job: Job) {
+        let mut place = kinds::choose(&self.kinds, &job.request.code);
+        if matches!(self.fleets[place].state, State::Useless) {
+            place = 0;
+        }
+        let waiting = &mut self.fleets[place].waiting;
+        waiting.push_back(Waiting { number, job });
     }
 
     /// What is too large about a request.
@@ -244,10 +264,11 @@ impl Supervisor {
 
     /// Take back what was submitted under these numbers: answer what waits, kill what runs.
     fn cancel(&mut self, numbers: &HashSet<u64>) {
-        for fleet in &mut self.fleets {
-            let waiting = std::mem::take(&mut fleet.waiting).into_iter();
+        let queues = self.fleets.iter_mut().map(|fleet| &mut fleet.waiting);
+        for queue in queues.chain([&mut self.sessions.waiting]) {
+            let waiting = std::mem::take(queue).into_iter();
             let (taken, kept): (VecDeque<_>, _) = waiting.partition(|w| w.job.is_among(numbers));
-            fleet.waiting = kept;
+            *queue = kept;
             for waiting in taken {
                 let layers = self.facts.layers.clone();
                 let execution = Execution::not_run(ExitReason::Cancelled, layers, String::new());
@@ -279,23 +300,41 @@ impl Supervisor {
             let awake = self.running.values().filter(|(r, _)| !r.asleep).count();
             let ready = self.fleets.iter().enumerate().filter_map(|(place, fleet)| {
                 let first = fleet.waiting.front()?;
-                matches!(fleet.state, State::Ready(_)).then_some((first.number, place))
+                matches!(fleet.state, State::Ready(_)).then_some((first.number, Some(place)))
             });
-            let Some((_, place)) = ready.min() else {
+            let turn = self
+                .sessions
+                .waiting
+                .front()
+                .map(|first| (first.number, None));
+            let Some((_, place)) = ready.chain(turn).min() else {
                 return;
             };
             if awake >= self.config.workers.max(1) || !self.has_memory(place) {
                 return;
             }
-            if let Some(waiting) = self.fleets[place].waiting.pop_front() {
-                self.begin(place, waiting.job);
+            let Some(Waiting { job, .. }) = self.queue(place).pop_front() else {
+                return;
+            };
+            match (job.turn, place) {
+                (Some(turn), _) => self.begin_turn(place, turn, job),
+                (None, Some(place)) => self.begin(place, job),
+                (None, None) => {}
             }
         }
     }
 
-    /// Whether the machine can bear the next script of this kind. One at a time it always can.
-    fn has_memory(&mut self, place: usize) -> bool {
-        let Some(next) = self.fleets[place].waiting.front() else {
+    /// What waits for the zygote of that place, or for states of sessions.
+    fn queue(&mut self, place: Option<usize>) -> &mut VecDeque<Waiting> {
+        match place {
+            Some(place) => &mut self.fleets[place].waiting,
+            None => &mut self.sessions.waiting,
+        }
+    }
+
+    /// Whether the machine can bear the next script of this queue. One at a time it always can.
+    fn has_memory(&mut self, place: Option<usize>) -> bool {
+        let Some(next) = self.queue(place).front() else {
             return true;
         };
         let limits = next.job.request.limits.unwrap_or(self.config.limits);
@@ -323,11 +362,7 @@ impl Supervisor {
         let facts = (place, self.config.scratch_bytes);
         match Running::start(number, &job.request, limits, zygote, facts) {
             Ok(running) => {
-                for (stream, output) in running.streams.iter().enumerate() {
-                    let topic = Topic::Stream(number, stream);
-                    // Without it the stream is read at the end, up to what a pipe holds.
-                    let _ = watch(&self.epoll, output.pipe.as_fd(), &topic);
-                }
+                self.watch_streams(number, &running);
                 self.running.insert(number, (running, job));
             }
             // Nothing was handed over: the zygote is gone, or the machine is out of descriptors.
@@ -335,6 +370,14 @@ impl Supervisor {
                 self.again(place, job, &reason);
                 self.lose(place, &reason);
             }
+        }
+    }
+
+    fn watch_streams(&self, number: u64, running: &Running) {
+        for (stream, output) in running.streams.iter().enumerate() {
+            let topic = Topic::Stream(number, stream);
+            // Without it the stream is read at the end, up to what a pipe holds.
+            let _ = watch(&self.epoll, output.pipe.as_fd(), &topic);
         }
     }
 
@@ -352,6 +395,8 @@ impl Supervisor {
                 Topic::Calls => self.shared.hush(),
                 Topic::Fleet(place) => self.hear(place),
                 Topic::Stream(number, stream) => self.read(number, stream),
+                Topic::Keeper(session) => self.hear_keeper(session),
+                Topic::State(state) => self.hear_state(state),
             }
         }
         let now = Instant::now();
@@ -361,13 +406,19 @@ impl Supervisor {
             .filter_map(|(number, (running, _))| (running.deadline() <= now).then_some(*number))
             .collect();
         for number in due {
-            if let Some((running, _)) = self.running.get_mut(&number)
-                && let Err(reason) = running.check(now)
-            {
-                let place = running.kind;
-                self.lose(place, reason);
+            let Some((running, job)) = self.running.get_mut(&number) else {
+                continue;
+            };
+            let (checked, place) = (running.check(now), running.kind);
+            let session = job.turn.and_then(|turn| self.session_of(turn));
+            match (checked, session) {
+                (Err(reason), Some(session)) => self.end_session(session, reason, None),
+                (Err(reason), None) => self.lose(place, reason),
+                (Ok(()), Some(session)) => self.look_for_strangers(session),
+                (Ok(()), None) => {}
             }
         }
+        self.end_idle_sessions(now);
         self.check_starts(now);
         Ok(())
     }
@@ -379,9 +430,10 @@ impl Supervisor {
             State::Starting(starting) => Some(starting.deadline),
             _ => None,
         });
-        let mut next = checks.chain(starts).min();
+        let mut next = checks.chain(starts).chain(self.next_idle()).min();
         // Work that waits for memory is looked at again when that may have changed.
-        let waits = self.fleets.iter().any(|fleet| !fleet.waiting.is_empty());
+        let mut queues = self.fleets.iter().map(|fleet| &fleet.waiting);
+        let waits = !self.sessions.waiting.is_empty() || queues.any(|queue| !queue.is_empty());
         if waits && !self.running.is_empty() {
             let look = Instant::now() + MEMORY_LOOK;
             next = Some(next.map_or(look, |next| next.min(look)));
@@ -417,6 +469,8 @@ impl Supervisor {
                 Ok(Reply::Forked(number, pid, handle)) => {
                     if let Some((running, _)) = self.running.get_mut(&number) {
                         running.forked(pid, handle);
+                    } else {
+                        self.keeper_forked(number, pid, handle);
                     }
                 }
                 Ok(Reply::Exited(number, ending)) => self.conclude(number, &ending),
@@ -447,12 +501,9 @@ impl Supervisor {
 
     fn conclude(&mut self, number: u64, ending: &Ending) {
         let Some((mut running, job)) = self.take(number) else {
-            return;
+            return self.keeper_exited(number);
         };
-        let State::Ready(zygote) = &mut self.fleets[running.kind].state else {
-            return self.answer_fault(job, "the interpreter died".into());
-        };
-        let concluded = running.conclude(zygote, ending, &mut self.buffer);
+        let concluded = running.conclude(ending, &mut self.buffer);
         let (place, slot) = (running.kind, running.slot.take());
         drop(running);
         match concluded {
@@ -512,6 +563,8 @@ mod tests {
             Topic::Fleet(3),
             Topic::Stream(1, 0),
             Topic::Stream(1 << 40, 1),
+            Topic::Keeper(7),
+            Topic::State(1 << 40),
         ] {
             assert_eq!(Topic::unpack(topic.pack()), topic);
         }

@@ -46,6 +46,66 @@ pub(crate) fn parse_state(stat: &[u8]) -> Option<State> {
     })
 }
 
+/// Who a process is to the kernel: its parent, and its number in its own process namespace.
+pub(crate) fn ancestry(pid: i32) -> Option<(i32, i32)> {
+    parse_ancestry(&std::fs::read(format!("/proc/{pid}/status")).ok()?)
+}
+
+pub(crate) fn parse_ancestry(text: &[u8]) -> Option<(i32, i32)> {
+    let numbers = |name: &str| -> Option<Vec<i32>> {
+        let mut lines = text.split(|byte| *byte == b'\n');
+        let line = lines.find_map(|line| line.strip_prefix(name.as_bytes()))?;
+        let fields = std::str::from_utf8(line).ok()?.split_whitespace();
+        fields.map(|field| field.parse().ok()).collect()
+    };
+    let parent = *numbers("PPid:")?.first()?;
+    Some((parent, *numbers("NSpid:")?.last()?))
+}
+
+/// The children of a process with one thread; none if the kernel does not say.
+pub(crate) fn children(pid: i32) -> Option<Vec<i32>> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).ok()?;
+    text.split_whitespace()
+        .map(|field| field.parse().ok())
+        .collect()
+}
+
+/// Largest resident set of a process so far, in bytes.
+pub(crate) fn peak_memory(pid: i32) -> u64 {
+    let text = std::fs::read(format!("/proc/{pid}/status")).unwrap_or_default();
+    kilobytes(&text, "VmHWM:").unwrap_or(0)
+}
+
+/// Memory of a process that is no file's, in bytes, whoever shares it.
+pub(crate) fn anonymous_memory(pid: i32) -> u64 {
+    let text = std::fs::read(format!("/proc/{pid}/status")).unwrap_or_default();
+    let part = |name| kilobytes(&text, name).unwrap_or(0);
+    part("RssAnon:").saturating_add(part("RssShmem:"))
+}
+
+/// Memory that a process has touched first, or copied, since it was forked, in bytes: at most as much
+/// as it has faults.
+pub(crate) fn touched_memory(pid: i32) -> u64 {
+    let text = std::fs::read(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let faults = parse_faults(&text).unwrap_or(0);
+    faults.saturating_mul(rustix::param::page_size() as u64)
+}
+
+pub(crate) fn parse_faults(text: &[u8]) -> Option<u64> {
+    // The name in brackets is the process's own choice; fields are counted from its end.
+    let end = text.iter().rposition(|byte| *byte == b')')?;
+    let fields = std::str::from_utf8(&text[end + 1..]).ok()?;
+    fields.split_whitespace().nth(7)?.parse().ok()
+}
+
+/// The bytes on the line that begins with `name`, which counts kilobytes.
+pub(crate) fn kilobytes(text: &[u8], name: &str) -> Option<u64> {
+    let mut lines = text.split(|byte| *byte == b'\n');
+    let line = lines.find_map(|line| line.strip_prefix(name.as_bytes()))?;
+    let number = std::str::from_utf8(line).ok()?.trim().strip_suffix(" kB")?;
+    Some(number.trim().parse::<u64>().ok()?.saturating_mul(1024))
+}
+
 /// Memory that new work can have, in bytes: what is free or can be had back. Unlimited if the
 /// kernel does not say.
 pub(crate) fn available_memory() -> u64 {

@@ -31,37 +31,59 @@ pub(crate) enum Reply {
     Gone,
 }
 
-/// What goes with a script.
+/// What goes with a script, or opens a session.
+#[derive(Default)]
 pub(crate) struct Order {
-    /// Number of the execution.
+    /// Number of the execution, or of the session.
     pub execution: u64,
-    /// Seed of the generators.
-    pub seed: u64,
-    /// A descriptor for standard input is among the handles.
-    pub has_stdin: bool,
-    /// A Landlock ruleset is the last of the handles.
-    pub has_ruleset: bool,
-    /// The child is to hand over its work folder.
-    pub wants_folder: bool,
+    /// Any of [`flag`]; what follows from other fields and from the limits is added.
+    pub flags: u64,
     /// Number of the work folder, where it is one of the supervisor's.
     pub slot: u64,
+    /// Seed of the generators.
+    pub seed: u64,
     /// Size of the source.
     pub code_bytes: u64,
     /// Size of the archive with its files; 0 if there is none among the handles.
     pub files_bytes: u64,
 }
 
+/// Flags of an [`Order`], as in `zygote/native/messages.rs`.
+pub(crate) mod flag {
+    /// A descriptor for standard input is among the handles.
+    pub const HAS_STDIN: u64 = 1;
+    /// A Landlock ruleset is the last of the handles.
+    pub const HAS_RULESET: u64 = 2;
+    /// A process namespace of its own.
+    pub const OWN_PROCESSES: u64 = 4;
+    pub const HAS_FILES: u64 = 8;
+    /// The child is to hand over its work folder.
+    pub const WANTS_FOLDER: u64 = 16;
+    pub const OPENS_SESSION: u64 = 32;
+    /// The generators are to be seeded, in a turn.
+    pub const SEEDS: u64 = 64;
+}
+
+/// Most states that a session keeps: their processes share its count of tasks.
+pub(crate) const MOST_STATES: u64 = 64;
+
 impl Order {
     /// The words of `Order` in `zygote/native/`.
     pub fn bytes(&self, limits: &Limits) -> [u8; 88] {
         // One second of grace: the supervisor's own clock decides, the kernel's is the backstop.
         let cpu = limits.cpu.as_secs_f64().ceil() as u64 + 1;
-        let own_processes = limits.processes > 0;
-        let flags = u64::from(self.has_stdin)
-            | u64::from(self.has_ruleset) << 1
-            | u64::from(own_processes) << 2
-            | u64::from(self.files_bytes > 0) << 3
-            | u64::from(self.wants_folder) << 4;
+        let mut flags = self.flags;
+        if limits.processes > 0 {
+            flags |= flag::OWN_PROCESSES;
+        }
+        if self.files_bytes > 0 {
+            flags |= flag::HAS_FILES;
+        }
+        let states = if flags & flag::OPENS_SESSION > 0 {
+            MOST_STATES + 2
+        } else {
+            0
+        };
         let words = [
             self.execution,
             flags,
@@ -72,7 +94,7 @@ impl Order {
             limits.file_bytes,
             limits.open_files,
             cpu,
-            limits.threads + limits.processes,
+            limits.threads + limits.processes + states,
             self.files_bytes,
         ];
         let mut bytes = [0; 88];
@@ -99,13 +121,21 @@ pub(crate) fn send(socket: &OwnedFd, bytes: &[u8], handles: &[BorrowedFd<'_>]) -
     Ok(())
 }
 
-/// Receive one message and at most one descriptor, if one is there. Zero bytes mean that the other
-/// side is gone.
-pub(crate) fn receive(
-    socket: &OwnedFd,
-    buffer: &mut [u8],
-) -> io::Result<Option<(usize, Option<OwnedFd>)>> {
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST_DESCRIPTORS))];
+/// One message. No bytes mean that the other side is gone.
+#[derive(Default)]
+pub(crate) struct Message {
+    /// How many bytes are in the buffer.
+    pub size: usize,
+    /// The descriptor that came with it.
+    pub handle: Option<OwnedFd>,
+    /// Number of the process that sent it, by the kernel's word, if the socket asks for that.
+    pub sender: Option<i32>,
+}
+
+/// Receive one message, if one is there.
+pub(crate) fn receive(socket: &OwnedFd, buffer: &mut [u8]) -> io::Result<Option<Message>> {
+    let mut space = [MaybeUninit::uninit();
+        rustix::cmsg_space!(ScmRights(MOST_DESCRIPTORS), ScmCredentials(1))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let message = loop {
         let mut parts = [IoSliceMut::new(buffer)];
@@ -113,26 +143,33 @@ pub(crate) fn receive(
         match recvmsg(socket.as_fd(), &mut parts, &mut control, flags) {
             Err(rustix::io::Errno::INTR) => {}
             Err(rustix::io::Errno::AGAIN) => return Ok(None),
-            Err(rustix::io::Errno::CONNRESET) => return Ok(Some((0, None))),
+            Err(rustix::io::Errno::CONNRESET) => return Ok(Some(Message::default())),
             other => break other?,
         }
     };
-    let mut handle = None;
+    let mut received = Message {
+        size: message.bytes,
+        ..Message::default()
+    };
     for part in control.drain() {
-        if let RecvAncillaryMessage::ScmRights(handles) = part {
-            handle = handles.last();
+        match part {
+            RecvAncillaryMessage::ScmRights(handles) => received.handle = handles.last(),
+            RecvAncillaryMessage::ScmCredentials(of) => {
+                received.sender = Some(of.pid.as_raw_nonzero().get());
+            }
+            _ => {}
         }
     }
-    Ok(Some((message.bytes, handle)))
+    Ok(Some(received))
 }
 
 /// Receive one reply of the serving loop.
 pub(crate) fn receive_reply(socket: &OwnedFd) -> io::Result<Reply> {
     let mut buffer = [0; 64];
-    let Some((size, handle)) = receive(socket, &mut buffer)? else {
+    let Some(message) = receive(socket, &mut buffer)? else {
         return Ok(Reply::Nothing);
     };
-    parse_reply(&buffer[..size], handle)
+    parse_reply(&buffer[..message.size], message.handle)
         .ok_or_else(|| io::Error::other("the zygote sent a message of no known form"))
 }
 
@@ -151,15 +188,37 @@ pub(crate) fn parse_reply(message: &[u8], handle: Option<OwnedFd>) -> Option<Rep
                 status: i32::from_ne_bytes(take(message, 9)),
                 cpu: Duration::from_micros(user.saturating_add(system)),
                 peak_rss_bytes: u64::from_ne_bytes(take(message, 29)).saturating_mul(1 << 10),
-                last_words: match message[37] {
-                    0 => LastWords::None,
-                    1 => LastWords::Ended,
-                    2 => LastWords::OutOfMemory,
-                    _ => return None,
-                },
+                last_words: last_words(message[37])?,
             };
             Some(Reply::Exited(u64::from_ne_bytes(take(message, 1)), ending))
         }
+        _ => None,
+    }
+}
+
+/// What a state of a session says. It is hostile, and may say anything.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Word {
+    /// Its process is there, and has this number among the session's.
+    Begun(i32),
+    /// Its turn has ended with this status.
+    Done(u8, LastWords),
+}
+
+/// Read what a state says; none for anything that is not to be said.
+pub(crate) fn parse_word(message: &[u8]) -> Option<Word> {
+    match *message {
+        [b'B', a, b, c, d] => Some(Word::Begun(i32::from_ne_bytes([a, b, c, d]))),
+        [b'D', status, words @ 1..=2] => Some(Word::Done(status, last_words(words)?)),
+        _ => None,
+    }
+}
+
+fn last_words(number: u8) -> Option<LastWords> {
+    match number {
+        0 => Some(LastWords::None),
+        1 => Some(LastWords::Ended),
+        2 => Some(LastWords::OutOfMemory),
         _ => None,
     }
 }

@@ -13,7 +13,7 @@ use rustix::process::{Signal, pidfd_send_signal};
 use crate::error::SandboxError;
 use crate::policy::{Layer, Limits, SandboxConfig};
 use crate::scratch::OwnFolder;
-use crate::wire::Order;
+use crate::wire::{Order, flag};
 use crate::{identity, jail, scratch, wire};
 
 pub(crate) use start::Starting;
@@ -119,7 +119,9 @@ impl Zygote {
             Some(slot) => slot.ruleset.as_ref(),
             None => self.ruleset.as_ref(),
         };
-        order.has_ruleset = ruleset.is_some();
+        if ruleset.is_some() {
+            order.flags |= flag::HAS_RULESET;
+        }
         order.slot = slot.map_or(u64::MAX, |slot| slot.number);
         let mut all = [handles[0]; wire::MOST_DESCRIPTORS];
         all[..handles.len()].copy_from_slice(handles);

@@ -11,14 +11,29 @@ pub(super) const RETURN: u16 = 0x06;
 /// architectures that this runs on put the low word first.
 pub(super) const NUMBER: u32 = 0;
 const FIRST_ARGUMENT: u32 = 16;
+const SECOND_ARGUMENT: u32 = 24;
+/// How a state of a session forks, as in `zygote/native/session.rs`.
+const TURN_FLAGS: libc::c_int =
+    libc::CLONE_PARENT | libc::CLONE_CHILD_SETTID | libc::CLONE_CHILD_CLEARTID;
+
+/// Whom a last filter is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum For {
+    /// A script: threads and no processes.
+    Script,
+    /// A script that may fork.
+    ForkingScript,
+    /// A state of a session, which forks in one way only and has its turn die with its keeper.
+    State,
+}
 
 /// The last filter, short because every child installs it: threads may start, processes (unless
-/// `forking`) and namespaces may not, nothing is mounted, the parent-death signal stays, and what is
-/// in `refused` is refused.
+/// it is for one that may fork) and namespaces may not, nothing is mounted, the parent-death signal
+/// stays, and what is in `refused` is refused.
 ///
 /// `clone3`, whose flags a filter cannot see, is answered with "no such call": the C library then
 /// falls back to `clone`. Foreign architectures have been dealt with by the zygote's filter.
-pub(super) fn last_filter(forking: bool, refused: &[c_long]) -> BpfProgram {
+pub(super) fn last_filter(whom: For, refused: &[c_long]) -> BpfProgram {
     let namespaces = libc::CLONE_NEWNS
         | libc::CLONE_NEWUTS
         | libc::CLONE_NEWIPC
@@ -28,7 +43,7 @@ pub(super) fn last_filter(forking: bool, refused: &[c_long]) -> BpfProgram {
         | libc::CLONE_NEWCGROUP;
     let refuse = libc::SECCOMP_RET_ERRNO | libc::EPERM as u32;
     let absent = libc::SECCOMP_RET_ERRNO | libc::ENOSYS as u32;
-    let not_a_thread = if forking {
+    let not_a_thread = if whom == For::ForkingScript {
         libc::SECCOMP_RET_ALLOW
     } else {
         refuse
@@ -42,26 +57,42 @@ pub(super) fn last_filter(forking: bool, refused: &[c_long]) -> BpfProgram {
     for number in refused {
         program.extend([equal(*number as u32, 1), end(refuse)]);
     }
-    program.extend([
-        equal(libc::SYS_clone3 as u32, 1),
-        end(absent),
-        equal(libc::SYS_mount as u32, 1),
-        end(refuse),
-        equal(libc::SYS_prctl as u32, 5),
-        load(FIRST_ARGUMENT),
-        equal(libc::PR_SET_PDEATHSIG as u32, 1),
-        end(refuse),
-        equal(libc::PR_SET_DUMPABLE as u32, 8),
-        end(refuse),
-        equal(libc::SYS_clone as u32, 6),
-        load(FIRST_ARGUMENT),
+    let allow = end(libc::SECCOMP_RET_ALLOW);
+    let mut death_signal = vec![end(refuse)];
+    let mut clone = vec![load(FIRST_ARGUMENT)];
+    if whom == For::State {
+        let kill = equal(libc::SIGKILL as u32, 1);
+        death_signal.splice(..0, [load(SECOND_ARGUMENT), kill, allow.clone()]);
+        clone.extend([equal(TURN_FLAGS as u32, 1), allow.clone()]);
+    }
+    clone.extend([
         any_bit(namespaces as u32, 1),
         end(refuse),
         any_bit(libc::CLONE_THREAD as u32, 1),
-        end(libc::SECCOMP_RET_ALLOW),
+        allow.clone(),
         end(not_a_thread),
-        end(libc::SECCOMP_RET_ALLOW),
     ]);
+    let mut prctl = vec![
+        load(FIRST_ARGUMENT),
+        equal(libc::PR_SET_PDEATHSIG as u32, death_signal.len() as u8),
+    ];
+    prctl.extend(death_signal);
+    prctl.extend([
+        equal(libc::PR_SET_DUMPABLE as u32, 1),
+        end(refuse),
+        allow.clone(),
+    ]);
+    let blocks = [
+        (libc::SYS_clone3, vec![end(absent)]),
+        (libc::SYS_mount, vec![end(refuse)]),
+        (libc::SYS_prctl, prctl),
+        (libc::SYS_clone, clone),
+    ];
+    for (number, block) in blocks {
+        program.push(equal(number as u32, block.len() as u8));
+        program.extend(block);
+    }
+    program.push(allow);
     program
 }
 
@@ -74,8 +105,8 @@ mod tests {
     use super::*;
 
     /// What the last filter answers, by a reading of its steps.
-    fn answer(forking: bool, number: c_long, argument: i32) -> u32 {
-        let program = last_filter(forking, &[libc::SYS_kill]);
+    fn answer(whom: For, number: c_long, arguments: [i32; 2]) -> u32 {
+        let program = last_filter(whom, &[libc::SYS_kill]);
         let (mut at, mut word) = (0, 0);
         loop {
             let step = &program[at];
@@ -83,7 +114,7 @@ mod tests {
             at += 1;
             match step.code {
                 LOAD_WORD if step.k == NUMBER => word = number as u32,
-                LOAD_WORD => word = argument as u32,
+                LOAD_WORD => word = arguments[usize::from(step.k == SECOND_ARGUMENT)] as u32,
                 JUMP_EQUAL => at += jump(word == step.k),
                 JUMP_ANY_BIT => at += jump(word & step.k != 0),
                 _ => return step.k,
@@ -96,28 +127,36 @@ mod tests {
         let allow = libc::SECCOMP_RET_ALLOW;
         let refuse = libc::SECCOMP_RET_ERRNO | libc::EPERM as u32;
         let absent = libc::SECCOMP_RET_ERRNO | libc::ENOSYS as u32;
-        for forking in [false, true] {
-            assert_eq!(answer(forking, libc::SYS_clone3, 0), absent);
-            assert_eq!(answer(forking, libc::SYS_mount, 0), refuse);
-            assert_eq!(
-                answer(forking, libc::SYS_prctl, libc::PR_SET_PDEATHSIG),
-                refuse
-            );
-            assert_eq!(
-                answer(forking, libc::SYS_prctl, libc::PR_SET_DUMPABLE),
-                refuse
-            );
-            assert_eq!(answer(forking, libc::SYS_prctl, libc::PR_SET_NAME), allow);
+        for whom in [For::Script, For::ForkingScript, For::State] {
+            let answer = |number, first| answer(whom, number, [first, 0]);
+            assert_eq!(answer(libc::SYS_clone3, 0), absent);
+            assert_eq!(answer(libc::SYS_mount, 0), refuse);
+            assert_eq!(answer(libc::SYS_prctl, libc::PR_SET_PDEATHSIG), refuse);
+            assert_eq!(answer(libc::SYS_prctl, libc::PR_SET_DUMPABLE), refuse);
+            assert_eq!(answer(libc::SYS_prctl, libc::PR_SET_NAME), allow);
             let thread = libc::CLONE_THREAD | libc::CLONE_VM;
-            assert_eq!(answer(forking, libc::SYS_clone, thread), allow);
-            let space = thread | libc::CLONE_NEWUSER;
-            assert_eq!(answer(forking, libc::SYS_clone, space), refuse);
-            assert_eq!(answer(forking, libc::SYS_kill, 0), refuse);
+            assert_eq!(answer(libc::SYS_clone, thread), allow);
+            assert_eq!(
+                answer(libc::SYS_clone, thread | libc::CLONE_NEWUSER),
+                refuse
+            );
+            assert_eq!(answer(libc::SYS_kill, 0), refuse);
             for number in [libc::SYS_read, libc::SYS_write, libc::SYS_exit_group] {
-                assert_eq!(answer(forking, number, 1), allow);
+                assert_eq!(answer(number, 1), allow);
             }
         }
-        assert_eq!(answer(false, libc::SYS_clone, libc::SIGCHLD), refuse);
-        assert_eq!(answer(true, libc::SYS_clone, libc::SIGCHLD), allow);
+        let clone = |whom, flags| answer(whom, libc::SYS_clone, [flags, 0]);
+        assert_eq!(clone(For::Script, libc::SIGCHLD), refuse);
+        assert_eq!(clone(For::Script, TURN_FLAGS), refuse);
+        assert_eq!(clone(For::ForkingScript, libc::SIGCHLD), allow);
+        assert_eq!(clone(For::State, libc::SIGCHLD), refuse);
+        assert_eq!(clone(For::State, TURN_FLAGS), allow);
+        assert_eq!(clone(For::State, TURN_FLAGS | libc::CLONE_NEWNS), refuse);
+        let dies = |signal| {
+            let arguments = [libc::PR_SET_PDEATHSIG, signal];
+            answer(For::State, libc::SYS_prctl, arguments)
+        };
+        assert_eq!(dies(libc::SIGKILL), allow);
+        assert_eq!(dies(libc::SIGTERM), refuse);
     }
 }

@@ -13,7 +13,7 @@ use seccompiler::{
     SeccompCondition, SeccompFilter, SeccompRule, TargetArch,
 };
 
-use super::last_filter::last_filter;
+use super::last_filter::{For, last_filter};
 #[cfg(target_arch = "x86_64")]
 use super::last_filter::{LOAD_WORD, NUMBER, RETURN, step};
 
@@ -181,6 +181,9 @@ const SIGNALS: &[c_long] = &[
     libc::SYS_rt_tgsigqueueinfo,
 ];
 
+/// Ways out of the process group that a session is ended by.
+const LEADERSHIP: &[c_long] = &[libc::SYS_setsid, libc::SYS_setpgid];
+
 /// The programs of a jail, as the bytes the kernel takes.
 pub(crate) struct Filters {
     /// Installed once by the zygote and inherited by its children: everything that neither needs.
@@ -190,6 +193,8 @@ pub(crate) struct Filters {
     pub child: Vec<u8>,
     /// The same for a child that may fork.
     pub forking_child: Vec<u8>,
+    /// The same for a state of a session.
+    pub state: Vec<u8>,
 }
 
 /// Build them; `landlock_abi` says what older Landlock versions leave to the filter.
@@ -212,8 +217,9 @@ pub(crate) fn filters(landlock_abi: i32) -> Result<Filters, BackendError> {
     let signals = if landlock_abi < 6 { SIGNALS } else { &[] };
     Ok(Filters {
         zygote: bytes(foreign_numbers_killed(refused.try_into()?)),
-        child: bytes(last_filter(false, signals)),
-        forking_child: bytes(last_filter(true, signals)),
+        child: bytes(last_filter(For::Script, signals)),
+        forking_child: bytes(last_filter(For::ForkingScript, signals)),
+        state: bytes(last_filter(For::State, &[SIGNALS, LEADERSHIP].concat())),
     })
 }
 
@@ -356,7 +362,12 @@ mod tests {
     fn programs_fit_the_kernel() {
         for abi in [0, 3, 7] {
             let filters = filters(abi).expect("filters");
-            for program in [filters.zygote, filters.child, filters.forking_child] {
+            for program in [
+                filters.zygote,
+                filters.child,
+                filters.forking_child,
+                filters.state,
+            ] {
                 assert_eq!(program.len() % 8, 0);
                 assert!(program.len() / 8 < 4096, "{} steps", program.len() / 8);
             }

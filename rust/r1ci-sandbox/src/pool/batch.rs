@@ -9,7 +9,7 @@ use crate::error::SandboxError;
 use crate::policy::Request;
 use crate::report::Execution;
 
-use super::queue::{Answer, Shared};
+use super::queue::{Answer, Shared, Turn};
 
 /// Executions of one batch, to be received as they finish. Dropping it takes back what has not
 /// begun and kills what runs.
@@ -39,16 +39,29 @@ impl Batch {
         shared: &Arc<Shared>,
         requests: Vec<Request>,
     ) -> Result<Self, SandboxError> {
+        let mut batch = Self::empty(shared)?;
+        batch.add(requests)?;
+        Ok(batch)
+    }
+
+    pub(super) fn start_turns(
+        shared: &Arc<Shared>,
+        turns: Vec<(Request, Option<Turn>)>,
+    ) -> Result<Self, SandboxError> {
+        let mut batch = Self::empty(shared)?;
+        batch.queue(turns)?;
+        Ok(batch)
+    }
+
+    fn empty(shared: &Arc<Shared>) -> Result<Self, SandboxError> {
         let (number, receiver) = shared.start_batch()?;
-        let mut batch = Self {
+        Ok(Self {
             shared: Arc::clone(shared),
             number,
             receiver,
             added: 0,
             received: 0,
-        };
-        batch.add(requests)?;
-        Ok(batch)
+        })
     }
 
     /// Queue more requests. Their places follow those of the earlier ones.
@@ -56,6 +69,15 @@ impl Batch {
     /// # Errors
     /// As [`Sandbox::run`](crate::Sandbox::run); then none of them is queued.
     pub fn add(&mut self, requests: Vec<Request>) -> Result<(), SandboxError> {
+        self.queue(
+            requests
+                .into_iter()
+                .map(|request| (request, None))
+                .collect(),
+        )
+    }
+
+    fn queue(&mut self, requests: Vec<(Request, Option<Turn>)>) -> Result<(), SandboxError> {
         let count = requests.len();
         self.shared.add(self.number, self.added, requests)?;
         self.added += count;

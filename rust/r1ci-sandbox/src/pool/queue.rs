@@ -32,6 +32,8 @@ struct State {
     queue: Vec<Job>,
     /// Tickets and batches that their callers have given up.
     cancelled: HashSet<u64>,
+    /// States of sessions that nobody holds on to.
+    forgotten: Vec<u64>,
     finished: Vec<(u64, Execution)>,
     /// Submitted under a ticket and not finished.
     outstanding: usize,
@@ -50,11 +52,35 @@ struct State {
 pub(crate) struct Job {
     /// What to run.
     pub request: Request,
+    /// Where it runs, if it is a turn of a session.
+    pub turn: Option<Turn>,
     /// How often it has been handed to a zygote in vain.
     pub tries: u32,
     /// Its caller wants no result of it any more: it must not be tried again.
     pub given_up: bool,
     reply: Reply,
+}
+
+/// A turn's place in its session, by the numbers of states.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Turn {
+    /// The state that it starts from.
+    pub from: u64,
+    /// The state that comes of it.
+    pub to: u64,
+    /// The session has run nothing yet, so there may be no process for `from`.
+    pub fresh: bool,
+}
+
+/// What callers have asked for since the last time.
+#[derive(Default)]
+pub(crate) struct Calls {
+    /// Requests.
+    pub jobs: Vec<Job>,
+    /// Tickets and batches to take back.
+    pub cancelled: HashSet<u64>,
+    /// States of sessions that nobody holds on to.
+    pub forgotten: Vec<u64>,
 }
 
 enum Reply {
@@ -68,9 +94,10 @@ enum Reply {
 }
 
 impl Job {
-    fn new(request: Request, reply: Reply) -> Self {
+    fn new(request: Request, turn: Option<Turn>, reply: Reply) -> Self {
         Self {
             request,
+            turn,
             tries: 0,
             given_up: false,
             reply,
@@ -81,7 +108,7 @@ impl Job {
     pub fn trial() -> (Self, Receiver<Answer>) {
         let (sender, receiver) = channel();
         (
-            Self::new(supervisor::empty_script(), Reply::Trial(sender)),
+            Self::new(supervisor::empty_script(), None, Reply::Trial(sender)),
             receiver,
         )
     }
@@ -182,7 +209,8 @@ impl Shared {
         let mut state = self.open()?;
         let ticket = state.number();
         state.outstanding += 1;
-        state.queue.push(Job::new(request, Reply::Ticket(ticket)));
+        let job = Job::new(request, None, Reply::Ticket(ticket));
+        state.queue.push(job);
         ring(state.bell.as_deref());
         Ok(ticket)
     }
@@ -200,25 +228,23 @@ impl Shared {
         &self,
         number: u64,
         first: usize,
-        requests: Vec<Request>,
+        requests: Vec<(Request, Option<Turn>)>,
     ) -> Result<(), SandboxError> {
-        for request in &requests {
+        for (request, _) in &requests {
             request.check()?;
         }
         let mut state = self.open()?;
         let Some(sender) = state.batches.get(&number).cloned() else {
             return Err(SandboxError::Closed);
         };
-        let jobs = requests.into_iter().zip(first..).map(|(request, place)| {
-            let sender = sender.clone();
-            Job::new(
-                request,
-                Reply::Batch {
-                    number,
-                    place,
-                    sender,
-                },
-            )
+        let placed = requests.into_iter().zip(first..);
+        let jobs = placed.map(|((request, turn), place)| {
+            let reply = Reply::Batch {
+                number,
+                place,
+                sender: sender.clone(),
+            };
+            Job::new(request, turn, reply)
         });
         state.queue.extend(jobs);
         ring(state.bell.as_deref());
@@ -277,6 +303,19 @@ impl Shared {
         Ok(signal)
     }
 
+    /// A number for a state that a session may come to.
+    pub fn new_state(&self) -> Result<u64, SandboxError> {
+        Ok(self.open()?.number())
+    }
+
+    /// Nobody holds on to that state any more.
+    pub fn forget(&self, number: u64) {
+        if let Ok(mut state) = self.open() {
+            state.forgotten.push(number);
+            ring(state.bell.as_deref());
+        }
+    }
+
     pub(super) fn close(&self) {
         self.closing.store(true, Ordering::Relaxed);
         ring(self.lock().bell.as_deref());
@@ -306,13 +345,14 @@ impl Shared {
         self.closing.load(Ordering::Relaxed)
     }
 
-    /// What callers have asked for since the last time: requests, and which to cancel.
-    pub fn take_queue(&self) -> (Vec<Job>, HashSet<u64>) {
+    /// What callers have asked for since the last time.
+    pub fn take_calls(&self) -> Calls {
         let mut state = self.lock();
-        (
-            std::mem::take(&mut state.queue),
-            std::mem::take(&mut state.cancelled),
-        )
+        Calls {
+            jobs: std::mem::take(&mut state.queue),
+            cancelled: std::mem::take(&mut state.cancelled),
+            forgotten: std::mem::take(&mut state.forgotten),
+        }
     }
 
     /// The supervisor is gone, for whatever reason: answer what it has not taken, wake all.

@@ -17,8 +17,8 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use rustix::pipe::{PipeFlags, pipe_with};
 
 use super::{messages, rounds};
-use crate::scratch;
 use crate::wire::{self, Reply};
+use crate::{files, scratch};
 
 /// What a hostile script may leave in its work folder.
 #[derive(Debug, Clone, Copy)]
@@ -27,6 +27,7 @@ enum Thing {
     File(u16),
     Hole(u32),
     LinkOutside,
+    LinkAside,
     LinkToItself,
     SecondName,
     Pipe,
@@ -47,6 +48,7 @@ fn things() -> impl Strategy<Value = Thing> {
         2 => any::<u16>().prop_map(Thing::File),
         1 => any::<u32>().prop_map(Thing::Hole),
         1 => Just(Thing::LinkOutside),
+        1 => Just(Thing::LinkAside),
         1 => Just(Thing::LinkToItself),
         1 => Just(Thing::SecondName),
         1 => Just(Thing::Pipe),
@@ -63,6 +65,7 @@ fn make(thing: Thing, path: &Path, outside: &Path, last_file: &mut PathBuf) -> i
         }
         Thing::Hole(size) => fs::File::create_new(path)?.set_len(size.into()),
         Thing::LinkOutside => symlink(outside, path),
+        Thing::LinkAside => symlink("a", path),
         Thing::LinkToItself => symlink(path, path),
         Thing::SecondName => fs::hard_link(last_file, path),
         Thing::Pipe => Ok(mknodat(CWD, path, FileType::Fifo, Mode::RWXU, 0)?),
@@ -85,6 +88,41 @@ fn count(folder: &Path) -> io::Result<(u64, u64, usize)> {
     Ok(sum)
 }
 
+/// Whatever can be named below `folder`, through one link too.
+fn paths_below(folder: &Path, prefix: &str) -> Vec<String> {
+    let mut paths = Vec::new();
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        if let Some(name) = entry.file_name().to_str() {
+            let path = format!("{prefix}{name}");
+            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                paths.extend(paths_below(&entry.path(), &format!("{path}/")));
+            }
+            paths.push(format!("{path}/keep"));
+            paths.push(path);
+        }
+    }
+    paths
+}
+
+/// The regular files among `paths`, until they are more than `left` bytes. No link leads to any.
+fn fetched_plainly(root: &Path, paths: &[String], mut left: u64) -> Vec<(String, Vec<u8>)> {
+    let mut found = Vec::new();
+    for path in paths {
+        let whole = root.join(path);
+        let mut ways = whole.ancestors().take_while(|way| *way != root);
+        let plain = ways.all(|way| !way.is_symlink());
+        let facts = fs::symlink_metadata(&whole).ok();
+        if let Some(facts) = facts.filter(|facts| plain && facts.is_file()) {
+            if facts.len() > left {
+                break;
+            }
+            left -= facts.len();
+            found.push((path.clone(), fs::read(&whole).expect("a file")));
+        }
+    }
+    found
+}
+
 fn open(path: &Path) -> OwnedFd {
     fs::File::open(path).expect("a folder").into()
 }
@@ -95,7 +133,7 @@ proptest! {
     #[test]
     fn a_tree_is_weighed_to_the_byte_and_removed_to_the_last_name(
         steps in vec((any::<Index>(), 0..NAMES.len(), things(), any::<bool>()), 0..60),
-        depth in prop_oneof![Just(0_usize), 62..68_usize],
+        depth in prop_oneof![Just(0_usize), 62..68_usize], budget in 0..200_000_u64,
     ) {
         let kept = scratch::create(None).expect("a folder");
         let own = scratch::create(None).expect("a folder");
@@ -122,6 +160,9 @@ proptest! {
             things > 0 && !more(weight, things - 1),
             !more(0, 0) && things > 0,
         ];
+        let paths = paths_below(&root, "");
+        let read = files::fetch(handle.as_fd(), &paths, budget);
+        prop_assert_eq!(read, fetched_plainly(&root, &paths, budget));
         // A file system may book blocks late; then there is nothing to compare.
         prop_assume!(count(&root).expect("readable") == sum);
         prop_assert_eq!(found, [levels > 64, false, false, false]);
@@ -145,6 +186,7 @@ proptest! {
         let reply = wire::receive_reply(&ours);
         prop_assert!(!matches!(reply, Ok(Reply::Nothing)));
         prop_assert!(!matches!(reply, Ok(Reply::Forked(..))) || count > 0);
+        prop_assert!(!matches!(reply, Ok(Reply::Exited(..))) || count == 0);
         drop(reply);
         // At its end once nobody holds the other side.
         let mut waiting = [PollFd::new(&end, PollFlags::IN)];

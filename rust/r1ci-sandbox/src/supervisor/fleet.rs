@@ -164,6 +164,7 @@ impl Supervisor {
 
     /// A zygote is gone, or of no use any more.
     pub(super) fn lose(&mut self, place: usize, reason: &str) {
+        self.lose_sessions(place);
         let lost: Vec<u64> = self
             .running
             .iter()

@@ -142,6 +142,12 @@ def without_capabilities(proc):
     return all(int(row[1], 16) == 0 for row in rows if row[0] in names)
 
 
+def new_stdin():
+    """Standard input, nothing of it read yet."""
+    reader = io.BufferedReader(io.FileIO(0, closefd=False))
+    return io.TextIOWrapper(reader, "utf-8", "surrogateescape")
+
+
 def import_modules(config):
     for path in config["library_paths"]:
         if os.path.isdir(path):
@@ -201,9 +207,7 @@ def prepare(config, proc):
     sys.argv = [SCRIPT]
     site.setquit()
     site.sethelper()
-    sys.stdin = sys.__stdin__ = io.TextIOWrapper(
-        io.BufferedReader(io.FileIO(0, closefd=False)), "utf-8", "surrogateescape"
-    )
+    sys.stdin = sys.__stdin__ = new_stdin()
     anchors.extend(spread_arenas())
     import_modules(config)
     if len(os.listdir(os.open("self/task", os.O_RDONLY, dir_fd=proc))) != 1:

@@ -99,7 +99,8 @@ def leave_remark(error, page):
     known = kind.__module__ in ("builtins", "__main__")
     name = kind.__qualname__ if known else f"{kind.__module__}.{kind.__qualname__}"
     texts = (name, str(error), refused_call(error))
-    parts = [text.encode("utf-8", "replace")[:most] for text, most in zip(texts, REMARK_PARTS)]
+    sized = zip(texts, REMARK_PARTS, strict=True)
+    parts = [text.encode("utf-8", "replace")[:most] for text, most in sized]
     remark = b"".join(len(part).to_bytes(2, "little") + part for part in parts)
     copy_bytes(page, remark, len(remark))
 
@@ -133,42 +134,51 @@ def clear_names(names):
                 names[name] = None
 
 
-def run_script(source, page):
-    """Run `source` as `__main__`, end as the interpreter would, and never return.
-
-    `page` is the address at which an unhandled exception is remarked on."""
+def new_main(loader=None):
+    """An empty `__main__`, in its place."""
     module = types.ModuleType("__main__")
     module.__builtins__ = builtins
-    module.__file__ = SCRIPT
-    module.__loader__ = ScriptLoader(source)
+    module.__loader__ = loader
     sys.modules["__main__"] = module
-    status, last_words = 0, NORMAL_END
+    return module
+
+
+def attempt(source, name, names, page):
+    """Run `source` in the namespace `names`; exit status and last words.
+
+    `page` is the address at which an unhandled exception is remarked on.
+    """
     try:
-        program = compile(source, SCRIPT, "exec", dont_inherit=True)
+        program = compile(source, name, "exec", dont_inherit=True)
+        exec(program, names)
+    except SystemExit as error:
+        return exit_status(error.code), NORMAL_END
     except BaseException as error:
-        status = 1
+        soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+        if isinstance(error, MemoryError):
+            resource.setrlimit(resource.RLIMIT_AS, (hard, hard))
         with contextlib.suppress(BaseException):
             leave_remark(error, page)
         quietly(report, error)
-    else:
-        try:
-            exec(program, module.__dict__)
-        except SystemExit as error:
-            status = exit_status(error.code)
-        except BaseException as error:
-            status = 1
-            if isinstance(error, MemoryError):
-                last_words = OUT_OF_MEMORY
-                hard = resource.getrlimit(resource.RLIMIT_AS)[1]
-                resource.setrlimit(resource.RLIMIT_AS, (hard, hard))
-            with contextlib.suppress(BaseException):
-                leave_remark(error, page)
-            quietly(report, error)
-    quietly(threading._shutdown)
-    quietly(atexit._run_exitfuncs)
-    quietly(clear_names, module.__dict__)
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+        return 1, OUT_OF_MEMORY if isinstance(error, MemoryError) else NORMAL_END
+    return 0, NORMAL_END
+
+
+def flush_streams():
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(BaseException):
             stream.flush()
+
+
+def run_script(source, page):
+    """Run `source` as `__main__`, end as the interpreter would, and never return."""
+    module = new_main(ScriptLoader(source))
+    module.__file__ = SCRIPT
+    status, last_words = attempt(source, SCRIPT, module.__dict__, page)
+    quietly(threading._shutdown)
+    quietly(atexit._run_exitfuncs)
+    quietly(clear_names, module.__dict__)
+    flush_streams()
     name_process(PR_SET_NAME, last_words, 0, 0, 0)
     end_process(status)

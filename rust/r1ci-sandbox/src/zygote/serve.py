@@ -5,28 +5,39 @@ only the child reads. When the supervisor goes away, the zygote ends and takes i
 """
 
 import _signal
+import contextlib
 import ctypes
 import json
+import linecache
 import os
+import random
 import shutil
 import signal
 import socket
 import struct
+import sys
+import threading
 
 from r1ci_zygote import kernel
 from r1ci_zygote.kernel import read_at
 from r1ci_zygote.load import control, library
-from r1ci_zygote.prepare import WORK, prepare
-from r1ci_zygote.script import run_script, seed_generators
+from r1ci_zygote.prepare import WORK, new_stdin, prepare
+from r1ci_zygote.script import (
+    OUT_OF_MEMORY,
+    attempt,
+    flush_streams,
+    new_main,
+    run_script,
+    seed_generators,
+)
 from r1ci_zygote.settings import complete, find_fork, first_settings
 
-CHILD, LEAVE = 0, 1  # what the native half returns; anything else asks for a sweep
-CODE, FILES = 3, 5  # descriptors at which a child finds its source and its archive of files
+CHILD, LEAVE, STATE = 0, 1, 3  # what the native half returns; anything else asks for a sweep
 LENT = 2**63  # numbers of lent work folders are below
 
 
-def become_script(settings, scratch):
-    """In a child, with the jail up: read the source and run it."""
+def start_clean(settings, scratch):
+    """In a child, with the jail up: lay down what only the zygote needs, enter the work folder."""
     # The module's own functions, because those of `signal` look every number up in an enumeration.
     _signal.set_wakeup_fd(-1)
     _signal.signal(_signal.SIGTERM, _signal.SIG_DFL)
@@ -34,13 +45,59 @@ def become_script(settings, scratch):
         folder = f"{scratch}/{WORK}{settings.slot}"
         os.environ["HOME"] = os.environ["TMPDIR"] = folder
         os.chdir(folder)
-    source = os.pread(CODE, settings.code_bytes, 0)
-    os.close(CODE)
-    if settings.files_bytes:
-        with open(FILES, "rb") as archive:
-            unpack(archive)
+
+
+def become_script(settings, scratch):
+    """In a child, with the jail up: run its script."""
+    start_clean(settings, scratch)
+    source = take_source(settings)
     seed_generators(settings.seed)
     run_script(source, settings.remark)
+
+
+def become_state(settings, scratch):
+    """In the first state of a session, with the jail up: run turn after turn.
+
+    Each turn is a process of its own; this one waits in the native half, as every state does.
+    """
+    start_clean(settings, scratch)
+    names = new_main().__dict__
+    address = ctypes.byref(settings)
+    turn = 0
+    while True:
+        library.r1ci_next_turn(address)
+        turn += 1
+        if threading.active_count() > 1:
+            forget_threads()
+        sys.stdin = sys.__stdin__ = new_stdin()
+        source = take_source(settings)
+        if settings.seeds:
+            seed_generators(settings.seed)
+        name = f"turn-{turn}.py"
+        lines = source.decode("utf-8", "replace").splitlines(keepends=True)
+        linecache.cache[name] = (len(source), None, lines, name)
+        status, last_words = attempt(source, name, names, settings.remark)
+        flush_streams()
+        library.r1ci_end_turn(address, status, 1 + (last_words == OUT_OF_MEMORY))
+
+
+def forget_threads():
+    """After a fork that took none of them along; what is random goes on where it was."""
+    state = random.getstate()
+    ctypes.pythonapi.PyOS_AfterFork_Child()
+    random.setstate(state)
+
+
+def take_source(settings):
+    """The source as bytes; the files that came with it are made on the way."""
+    source = os.pread(settings.code_file, settings.code_bytes, 0)
+    os.close(settings.code_file)
+    if settings.files_bytes:
+        with open(settings.files_file, "rb") as archive:
+            unpack(archive)
+        if os.getcwd() not in sys.path:
+            sys.path.insert(0, os.getcwd())  # they may be modules
+    return source
 
 
 def unpack(archive):
@@ -70,8 +127,10 @@ def sweep(proc, living):
 
 def leave(config, living):
     """The supervisor is gone: take the children and the work folders along."""
-    for pid in living:
-        os.kill(pid, signal.SIGKILL)  # not waited for yet, so the number is still its own
+    for pid in living:  # not waited for yet, so the number is still its own
+        os.kill(pid, signal.SIGKILL)
+        with contextlib.suppress(OSError):  # a child that is not in the jail yet leads no group
+            os.killpg(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
     if not config["namespaces"]:
         shutil.rmtree(config["scratch"], ignore_errors=True)
@@ -111,11 +170,12 @@ def main():
     while True:
         event = library.r1ci_serve(address)
         if event == CHILD:
-            break
+            become_script(settings, config["scratch"])
+        if event == STATE:
+            become_state(settings, config["scratch"])
         if event == LEAVE:
             leave(config, living_children())
         sweep(proc, living_children())
-    become_script(settings, config["scratch"])
 
 
 main()

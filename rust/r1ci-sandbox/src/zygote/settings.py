@@ -46,8 +46,10 @@ class Settings(ctypes.Structure):
         *((name, ctypes.c_uint64) for name in ("virtual_bytes", "report_bytes")),
         ("ceilings", ctypes.c_uint64 * len(LIMITS)),
         *((name, ctypes.c_char_p) for name in ("work", "work_options", "uid_map", "gid_map")),
-        ("filters", ctypes.c_void_p * 2),
-        *((name, ctypes.c_uint64) for name in ("seed", "slot", "code_bytes", "files_bytes")),
+        ("filters", ctypes.c_void_p * 3),
+        *((name, ctypes.c_int) for name in ("code_file", "files_file")),
+        *((name, ctypes.c_uint64) for name in ("seeds", "seed", "slot")),
+        *((name, ctypes.c_uint64) for name in ("code_bytes", "files_bytes")),
         ("remark", ctypes.c_void_p),
     )
 

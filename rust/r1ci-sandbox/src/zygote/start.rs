@@ -187,18 +187,18 @@ impl Starting {
     pub fn ready(&mut self, config: &SandboxConfig) -> Result<Option<Zygote>, String> {
         let mut buffer = vec![0; 64 << 10];
         let received = wire::receive(&self.control, &mut buffer);
-        let Some((size, scratch)) = received.map_err(|error| error.to_string())? else {
+        let Some(message) = received.map_err(|error| error.to_string())? else {
             return if Instant::now() < self.deadline {
                 Ok(None)
             } else {
                 Err(self.explain(format!("not ready after {} s", START_LIMIT.as_secs())))
             };
         };
-        let hello = serde_json::from_slice(&buffer[..size]);
-        let (facts, scratch): (Facts, OwnedFd) = match (hello, scratch) {
+        let hello = serde_json::from_slice(&buffer[..message.size]);
+        let (facts, scratch): (Facts, OwnedFd) = match (hello, message.handle) {
             (Ok(Hello::Ready(facts)), Some(scratch)) => (facts, scratch),
             (Ok(Hello::Failed { error }), _) => return Err(self.explain(error)),
-            _ if size == 0 => return Err(self.explain(String::new())),
+            _ if message.size == 0 => return Err(self.explain(String::new())),
             _ => return Err("the interpreter introduced itself in no known form".into()),
         };
         let (layers, rules) = self
@@ -270,7 +270,8 @@ impl Starting {
             let filters = jail::filters(if scope { abi } else { abi.min(5) })
                 .map_err(|error| error.to_string())?;
             zygote_filters.push(hex(&filters.zygote));
-            child_filters.extend([hex(&filters.child), hex(&filters.forking_child)]);
+            let last = [&filters.child, &filters.forking_child, &filters.state];
+            child_filters.extend(last.map(|program| hex(program)));
         }
         let settings = json!({
             "zygote_filters": zygote_filters,

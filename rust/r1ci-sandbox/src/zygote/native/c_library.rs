@@ -78,6 +78,8 @@ unsafe extern "C" {
     pub fn close(handle: c_int) -> c_int;
     pub fn dup2(from: c_int, to: c_int) -> c_int;
     pub fn fcntl(handle: c_int, action: c_int, ...) -> c_int;
+    pub fn getpid() -> c_int;
+    pub fn kill(pid: c_int, signal: c_int) -> c_int;
     pub fn setsid() -> c_int;
     pub fn chdir(folder: *const c_char) -> c_int;
     pub fn mmap(
@@ -97,6 +99,7 @@ unsafe extern "C" {
         flags: c_ulong,
         data: *const c_void,
     ) -> c_int;
+    pub fn munmap(place: *mut c_void, size: usize) -> c_int;
     pub fn _exit(status: c_int) -> !;
     pub fn __errno_location() -> *mut c_int;
 }
@@ -125,6 +128,7 @@ pub const EINTR: c_int = 4;
 pub const SIGKILL: c_int = 9;
 pub const SIGCHLD: u64 = 17;
 pub const CLONE_PIDFD: u64 = 0x1000;
+pub const CLONE_PARENT: u64 = 0x8000;
 pub const CLONE_CHILD_TID: u64 = 0x0100_0000 | 0x0020_0000; // set it at birth, clear it at death
 pub const CLONE_NEWPID: u64 = 0x2000_0000;
 pub const SOL_SOCKET: c_int = 1;

@@ -5,6 +5,7 @@ use core::ffi::{c_int, c_ulong};
 use super::Settings;
 use super::c_library::*;
 use super::messages::*;
+use super::session::map_remark;
 
 /// Descriptor at which a child finds its source.
 const CODE: c_int = 3;
@@ -15,7 +16,7 @@ const RULESET: c_int = 6;
 /// Signals that may wait for a child, timers among them.
 const PENDING_SIGNALS: u64 = 256;
 /// From here on descriptors are moved out of the way of those above.
-const HIGH: c_int = 16;
+pub const HIGH: c_int = 16;
 
 /// Say over the status pipe what failed.
 pub fn complain(status: c_int, step: &[u8], error: c_int) {
@@ -36,24 +37,26 @@ pub fn complain(status: c_int, step: &[u8], error: c_int) {
     unsafe { write(status, text.as_ptr().cast(), at) };
 }
 
+/// End the process unless that step went well.
+pub fn need(good: bool, status: c_int, step: &[u8]) {
+    if !good {
+        complain(status, step, errno());
+        // SAFETY: ends the process.
+        unsafe { _exit(1) };
+    }
+}
+
 /// Take the streams, close everything else, put the jail on. Returns only if all of it worked.
 ///
 /// The order matters: the work folder is mounted while mounting is possible, the parent-death signal
 /// is set when the last change of rights is past (it would be lost), the filter comes last.
 pub fn become_script(settings: &mut Settings, order: &Order, handles: &[c_int; MOST_HANDLES]) {
     let mut status = handles[3];
-    let need = |good: bool, status: c_int, step: &[u8]| {
-        if !good {
-            complain(status, step, errno());
-            // SAFETY: ends the process.
-            unsafe { _exit(1) };
-        }
-    };
     // SAFETY: descriptors and numbers, and texts that live as long as the settings; each call's
     // failure ends the child before the next one.
     unsafe {
         if settings.own_namespaces != 0 {
-            enter_work_folder(settings, status, &need);
+            enter_work_folder(settings, status);
         }
         // Out of the way first: a target may be one of the sources.
         let mut moved = [-1; MOST_HANDLES];
@@ -90,15 +93,47 @@ pub fn become_script(settings: &mut Settings, order: &Order, handles: &[c_int; M
         }
         let closed = syscall(CLOSE_RANGE, RULESET + 1, c_int::MAX, 0);
         need(closed == 0, status, b"close_range");
-        let offset = order.code_bytes.next_multiple_of(REMARK_STEP) as i64;
-        let nowhere = core::ptr::null_mut();
-        let remark = mmap(nowhere, REMARK_BYTES, READ_WRITE, MAP_SHARED, CODE, offset);
-        need(remark as isize != -1, status, b"remark");
-        settings.remark = remark;
+        (settings.code_file, settings.files_file) = (CODE, FILES);
+        settings.remark = map_remark(CODE, order.code_bytes);
+        need(settings.remark as isize != -1, status, b"remark");
 
         setsid();
         let died = prctl(PR_SET_PDEATHSIG, SIGKILL as c_ulong, 0, 0, 0);
         need(died == 0, status, b"parent-death signal");
+        put_jail_on(settings, order, STATUS, RULESET, order.filter());
+        let told = if order.flags & WANTS_FOLDER != 0 {
+            let folder = openat(AT_FDCWD, c".".as_ptr(), O_DIRECTORY);
+            let told = send(STATUS, &mut [b'S'], Some(folder));
+            close(folder);
+            told
+        } else {
+            write(STATUS, b"S".as_ptr().cast(), 1) == 1
+        };
+        need(told, status, b"status");
+        close(STATUS);
+        if order.flags & HAS_RULESET != 0 {
+            close(RULESET);
+        }
+    }
+    settings.seed = order.seed;
+    settings.slot = order.slot;
+    settings.code_bytes = order.code_bytes;
+    settings.files_bytes = order.files_bytes;
+}
+
+/// Limits, then Landlock if there is a ruleset, then the filter of that place.
+///
+/// # Safety
+/// The filters in the settings must be programs as the kernel takes them, or null.
+pub unsafe fn put_jail_on(
+    settings: &Settings,
+    order: &Order,
+    status: c_int,
+    ruleset: c_int,
+    filter: usize,
+) {
+    // SAFETY: numbers, one limit that lives here, and the caller's promise.
+    unsafe {
         let space = settings.virtual_bytes.saturating_add(order.memory_bytes);
         let values = [
             (0, 0),
@@ -128,38 +163,21 @@ pub fn become_script(settings: &mut Settings, order: &Order, handles: &[c_int; M
         }
         if order.flags & HAS_RULESET != 0 {
             let flags = settings.landlock_flags;
-            let restricted = syscall(LANDLOCK_RESTRICT_SELF, RULESET, flags);
+            let restricted = syscall(LANDLOCK_RESTRICT_SELF, ruleset, flags);
             need(restricted == 0, status, b"landlock");
         }
-        let program = settings.filters[usize::from(order.flags & OWN_PROCESSES != 0)];
+        let program = settings.filters[filter];
         if !program.is_null() {
             need(syscall(SECCOMP, 1, 0, program) == 0, status, b"seccomp");
         }
-        let told = if order.flags & WANTS_FOLDER != 0 {
-            let folder = openat(AT_FDCWD, c".".as_ptr(), O_DIRECTORY);
-            let told = send(STATUS, &mut [b'S'], Some(folder));
-            close(folder);
-            told
-        } else {
-            write(STATUS, b"S".as_ptr().cast(), 1) == 1
-        };
-        need(told, status, b"status");
-        close(STATUS);
-        if order.flags & HAS_RULESET != 0 {
-            close(RULESET);
-        }
     }
-    settings.seed = order.seed;
-    settings.slot = order.slot;
-    settings.code_bytes = order.code_bytes;
-    settings.files_bytes = order.files_bytes;
 }
 
 /// In namespaces of one's own: write the number maps, mount the work folder, lay down all rights.
 ///
 /// # Safety
 /// The texts in the settings must end in a zero.
-unsafe fn enter_work_folder(settings: &Settings, status: c_int, need: &dyn Fn(bool, c_int, &[u8])) {
+pub unsafe fn enter_work_folder(settings: &Settings, status: c_int) {
     // SAFETY: the caller's promise; all other texts are literals with a zero at their end.
     unsafe {
         // Or the maps would belong to root.

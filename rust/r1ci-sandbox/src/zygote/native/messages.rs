@@ -25,6 +25,50 @@ pub const HAS_RULESET: u64 = 2;
 pub const OWN_PROCESSES: u64 = 4;
 pub const HAS_FILES: u64 = 8;
 pub const WANTS_FOLDER: u64 = 16;
+/// To a zygote: open a session. Its handles are status channel, keeper's socket, state's socket.
+pub const OPENS_SESSION: u64 = 32;
+/// To a state: seed the generators anew.
+pub const SEEDS: u64 = 64;
+
+impl Order {
+    pub const EMPTY: Self = Self {
+        execution: 0,
+        flags: 0,
+        slot: 0,
+        seed: 0,
+        code_bytes: 0,
+        memory_bytes: 0,
+        file_bytes: 0,
+        open_files: 0,
+        cpu_seconds: 0,
+        tasks: 0,
+        files_bytes: 0,
+    };
+
+    /// Which of the last filters its child puts on.
+    pub fn filter(&self) -> usize {
+        if self.flags & OPENS_SESSION != 0 {
+            2
+        } else {
+            usize::from(self.flags & OWN_PROCESSES != 0)
+        }
+    }
+
+    /// How many descriptors travel with it.
+    pub fn handles(&self) -> usize {
+        let fixed = if self.flags & OPENS_SESSION != 0 {
+            3
+        } else {
+            4
+        };
+        let optional = [HAS_STDIN, HAS_FILES, HAS_RULESET];
+        fixed
+            + optional
+                .iter()
+                .filter(|flag| self.flags & **flag != 0)
+                .count()
+    }
+}
 pub const ORDER_BYTES: usize = size_of::<Order>();
 pub const MOST_HANDLES: usize = 7;
 /// The remark's place in the memory file behind the source: from the next multiple of this on.

@@ -14,6 +14,7 @@ pub mod c_library;
 mod child;
 mod messages;
 mod parent;
+mod session;
 
 use core::ffi::{c_char, c_int, c_void};
 
@@ -54,8 +55,14 @@ pub struct Settings {
     pub uid_map: *const c_char,
     /// Text of the child's `/proc/self/gid_map`.
     pub gid_map: *const c_char,
-    /// The last filter of a child that may not fork and of one that may; null for none.
-    pub filters: [*const c_void; 2],
+    /// The last filter of a child that may not fork, of one that may, of a state; null for none.
+    pub filters: [*const c_void; 3],
+    /// Out, in a child: descriptor of its source.
+    pub code_file: c_int,
+    /// Out, in a child: descriptor of the archive with its files.
+    pub files_file: c_int,
+    /// Out, in a turn: whether to seed the generators.
+    pub seeds: u64,
     /// Out, in a child: the seed of its generators.
     pub seed: u64,
     /// Out, in a child: number of its work folder if the supervisor lent one.

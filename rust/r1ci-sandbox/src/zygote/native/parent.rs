@@ -1,16 +1,18 @@
 //! The zygote's loop: take an order, fork, wait for children, report their ends.
 
-use core::ffi::c_int;
+use core::ffi::{c_int, c_long};
 
 use super::Settings;
 use super::c_library::*;
 use super::child::{become_script, complain};
 use super::messages::*;
+use super::session::open_session;
 
 /// What `r1ci_serve` returns.
 const CHILD: c_int = 0;
 const LEAVE: c_int = 1;
 const SWEEP: c_int = 2;
+const STATE: c_int = 3;
 
 /// A child that has not been waited for.
 #[derive(Clone, Copy)]
@@ -18,6 +20,16 @@ struct Child {
     pid: c_int,
     handle: c_int,
     execution: u64,
+    /// It is the keeper of a session and leads a process group.
+    keeps: bool,
+}
+impl Child {
+    const NONE: Self = Self {
+        pid: 0,
+        handle: -1,
+        execution: 0,
+        keeps: false,
+    };
 }
 /// The supervisor never has more executions under way.
 const MOST_CHILDREN: usize = 1024;
@@ -28,11 +40,7 @@ struct Serving {
 }
 static mut SERVING: Serving = Serving {
     poller: -1,
-    children: [Child {
-        pid: 0,
-        handle: -1,
-        execution: 0,
-    }; MOST_CHILDREN],
+    children: [Child::NONE; MOST_CHILDREN],
 };
 const CONTROL_TOPIC: u64 = u64::MAX;
 const WAKE_TOPIC: u64 = u64::MAX - 1;
@@ -40,7 +48,7 @@ const WAKE_TOPIC: u64 = u64::MAX - 1;
 /// Serve until something must be done in Python.
 ///
 /// Returns `CHILD` in each child, with its jail up and the last fields of the settings filled in;
-/// `LEAVE` in the parent when the supervisor is gone, `SWEEP` after a child's end if asked for.
+/// `STATE` in the first state of a session; `LEAVE` in the parent when the supervisor is gone, `SWEEP` after a child's end if asked for.
 ///
 /// # Safety
 /// `settings` must be as described and live for ever; the process must have one thread.
@@ -73,8 +81,9 @@ pub unsafe extern "C" fn r1ci_serve(settings: *mut Settings) -> c_int {
             match event.topic {
                 WAKE_TOPIC => return LEAVE,
                 CONTROL_TOPIC => match take_order(settings, serving) {
-                    Some(true) => return CHILD,
-                    Some(false) => {}
+                    Some(Become::Script) => return CHILD,
+                    Some(Become::State) => return STATE,
+                    Some(Become::Zygote) => {}
                     None => return LEAVE,
                 },
                 place => {
@@ -134,33 +143,23 @@ pub unsafe extern "C" fn r1ci_children(into: *mut c_int, most: usize) -> usize {
     count
 }
 
-/// Receive an order and fork. True in the child, none when the supervisor is gone.
-fn take_order(settings: &mut Settings, serving: &mut Serving) -> Option<bool> {
-    let mut order = Order {
-        execution: 0,
-        flags: 0,
-        slot: 0,
-        seed: 0,
-        code_bytes: 0,
-        memory_bytes: 0,
-        file_bytes: 0,
-        open_files: 0,
-        cpu_seconds: 0,
-        tasks: 0,
-        files_bytes: 0,
-    };
+/// What a process is after an order.
+enum Become {
+    Zygote,
+    Script,
+    State,
+}
+
+/// Receive an order and fork. None when the supervisor is gone.
+fn take_order(settings: &mut Settings, serving: &mut Serving) -> Option<Become> {
+    let mut order = Order::EMPTY;
     let mut handles = [-1; MOST_HANDLES];
     let (size, count) = receive(settings.control, &mut order, &mut handles)?;
-    let optional = [HAS_STDIN, HAS_FILES, HAS_RULESET];
-    let expected = 4 + optional
-        .iter()
-        .filter(|flag| order.flags & **flag != 0)
-        .count();
     let free = serving.children.iter().position(|child| child.pid == 0);
     let (ORDER_BYTES, Some(place)) = (size, free) else {
         return None;
     };
-    if count != expected {
+    if count != order.handles() {
         return None;
     }
     let mut namespaces = settings.namespaces;
@@ -168,12 +167,18 @@ fn take_order(settings: &mut Settings, serving: &mut Serving) -> Option<bool> {
         namespaces |= CLONE_NEWPID;
     }
     let (pid, handle) = fork(settings, namespaces);
+    let opens_session = order.flags & OPENS_SESSION != 0;
     if pid == 0 {
+        if opens_session {
+            open_session(settings, &order, &handles);
+            return Some(Become::State);
+        }
         become_script(settings, &order, &handles);
-        return Some(true);
+        return Some(Become::Script);
     }
     if pid < 0 {
-        complain(handles[3], b"fork", errno());
+        let status = if opens_session { 0 } else { 3 };
+        complain(handles[status], b"fork", errno());
     }
     for handle in &handles[..count] {
         // SAFETY: these descriptors are ours and are not used again.
@@ -192,23 +197,25 @@ fn take_order(settings: &mut Settings, serving: &mut Serving) -> Option<bool> {
             peak_kilobytes: 0,
             others: [0; 13],
         };
-        return report_end(settings.control, order.execution, 0, &nothing, 0).then_some(false);
+        let told = report_end(settings.control, order.execution, 0, &nothing, 0);
+        return told.then_some(Become::Zygote);
     }
     serving.children[place] = Child {
         pid,
         handle,
         execution: order.execution,
+        keeps: opens_session,
     };
     let mut message = [0_u8; 13];
     message[0] = b'F';
     message[1..9].copy_from_slice(&order.execution.to_ne_bytes());
     message[9..13].copy_from_slice(&pid.to_ne_bytes());
     let told = send(settings.control, &mut message, Some(handle));
-    (told && watch(serving.poller, handle, place as u64)).then_some(false)
+    (told && watch(serving.poller, handle, place as u64)).then_some(Become::Zygote)
 }
 
 /// Fork with a handle. (0, _) in the child, (-1, _) on failure.
-fn fork(settings: &Settings, namespaces: u64) -> (c_int, c_int) {
+pub fn fork(settings: &Settings, namespaces: u64) -> (c_int, c_int) {
     let mut handle: c_int = -1;
     let mut flags = CLONE_PIDFD | namespaces;
     if settings.child_tid != 0 {
@@ -234,24 +241,25 @@ fn fork(settings: &Settings, namespaces: u64) -> (c_int, c_int) {
         // handle, which lives here, and the thread's number, where the C library keeps it.
         unsafe { syscall(CLONE3, &raw const arguments, size_of::<CloneArguments>()) }
     } else {
-        let (third, fourth) = if cfg!(target_arch = "x86_64") {
-            (settings.child_tid, 0_u64)
-        } else {
-            (0_u64, settings.child_tid)
-        };
-        // SAFETY: as above; the old call has the handle in the place of the parent's number.
-        unsafe {
-            syscall(
-                CLONE,
-                flags | SIGCHLD,
-                0_u64,
-                &raw mut handle,
-                third,
-                fourth,
-            )
-        }
+        // SAFETY: the kernel writes the handle, which lives here, in the place of the parent's number.
+        unsafe { old_clone(settings, flags | SIGCHLD, &raw mut handle) }
     };
     (pid as c_int, handle)
+}
+
+/// The old call. 0 in the child, -1 on failure.
+///
+/// # Safety
+/// Without `CLONE_VM` among the flags; `handle` must be good for writing if one is asked for.
+pub unsafe fn old_clone(settings: &Settings, flags: u64, handle: *mut c_int) -> c_long {
+    let (third, fourth) = if cfg!(target_arch = "x86_64") {
+        (settings.child_tid, 0_u64)
+    } else {
+        (0_u64, settings.child_tid)
+    };
+    // SAFETY: the child runs on a copy of this stack; the kernel writes the thread's number where the
+    // C library keeps it, and the handle by the caller's promise.
+    unsafe { syscall(CLONE, flags, 0_u64, handle, third, fourth) }
 }
 
 /// A child has ended: wait for it, tell the supervisor. False if that is gone.
@@ -259,14 +267,7 @@ fn finish(settings: &Settings, serving: &mut Serving, place: usize) -> bool {
     let Some(slot) = serving.children.get_mut(place) else {
         return true;
     };
-    let child = core::mem::replace(
-        slot,
-        Child {
-            pid: 0,
-            handle: -1,
-            execution: 0,
-        },
-    );
+    let child = core::mem::replace(slot, Child::NONE);
     if child.pid <= 0 {
         return true;
     }
@@ -281,7 +282,16 @@ fn finish(settings: &Settings, serving: &mut Serving, place: usize) -> bool {
     let usage = unsafe {
         epoll_ctl(serving.poller, EPOLL_CTL_DEL, child.handle, &raw mut event);
         close(child.handle);
+        if child.keeps {
+            // While its leader is not waited for, the group's number is its own.
+            kill(-child.pid, SIGKILL);
+        }
         while wait4(child.pid, &raw mut status, 0, usage.as_mut_ptr()) < 0 && errno() == EINTR {}
+        if child.keeps {
+            // Without a process namespace they have come to us, and they are all dying.
+            let (mut theirs, nowhere) = (0, core::ptr::null_mut());
+            while wait4(-child.pid, &raw mut theirs, 0, nowhere) > 0 || errno() == EINTR {}
+        }
         usage.assume_init()
     };
     report_end(settings.control, child.execution, status, &usage, note)
@@ -316,7 +326,7 @@ fn last_words(proc_folder: c_int, pid: c_int) -> u8 {
     }
 }
 
-fn report_end(
+pub fn report_end(
     control: c_int,
     execution: u64,
     status: c_int,
