@@ -30,6 +30,9 @@ const SHORT_LOOK: Duration = Duration::from_millis(4);
 const LONG_LOOK: Duration = Duration::from_millis(50);
 /// Pause between looks at a script that sleeps: only its CPU clock is read.
 const SLEEP_LOOK: Duration = Duration::from_millis(200);
+/// CPU time that a script uses between two weighings of its work folder, in times of what one takes:
+/// a folder that is slow to weigh was slow to fill, and shall not keep the supervisor from its work.
+const CPU_PER_WEIGHING: u32 = 4;
 /// How long the kernel and the zygote may take to finish a fork, or a kill.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -61,6 +64,8 @@ pub(crate) struct Running {
     next_look: Instant,
     pause: Duration,
     cpu_at_look: Duration,
+    /// CPU time that it has to reach before its work folder is weighed again.
+    next_weighing: Duration,
 }
 
 /// Where a turn goes.
@@ -171,6 +176,7 @@ impl Running {
             next_look: begun + SHORT_LOOK.min(limits.cpu),
             pause: SHORT_LOOK,
             cpu_at_look: Duration::ZERO,
+            next_weighing: Duration::ZERO,
         }
     }
 
@@ -233,17 +239,13 @@ impl Running {
         if cpu >= self.limits.cpu {
             return self.stop(Stop::Cpu);
         }
-        if let Some(slot) = &self.slot
-            && scratch::holds_more(slot.folder.as_fd(), self.scratch_bytes, SCRATCH_FILES)
-        {
-            return self.stop(Stop::Disk);
-        }
         let used = cpu.saturating_sub(self.cpu_at_look);
         self.cpu_at_look = cpu;
-        self.asleep = used < self.pause / 10 && usage::state(pid).is_some_and(|s| s.sleeps);
-        if self.counts_threads && usage::state(pid).is_some_and(|s| s.threads > self.limits.threads)
+        // What slept and has had no CPU time since has no more files or threads than it had.
+        if !(self.asleep && used.is_zero())
+            && let Some(excess) = self.take_stock(pid, used)
         {
-            return self.stop(Stop::Pids);
+            return self.stop(excess);
         }
         let longest = match (self.asleep, &self.slot) {
             (true, None) => SLEEP_LOOK,
@@ -258,6 +260,23 @@ impl Running {
         };
         let left = self.limits.cpu.saturating_sub(cpu) / cores as u32;
         self.next_look = now + self.pause.min(left).max(Duration::from_millis(2));
+    }
+
+    /// Weigh its work folder, count its threads, see whether it sleeps. What it has too much of.
+    fn take_stock(&mut self, pid: i32, used: Duration) -> Option<Stop> {
+        if let Some(slot) = &self.slot
+            && self.cpu_at_look >= self.next_weighing
+        {
+            let begun = Instant::now();
+            if scratch::holds_more(slot.folder.as_fd(), self.scratch_bytes, SCRATCH_FILES) {
+                return Some(Stop::Disk);
+            }
+            self.next_weighing = self.cpu_at_look + begun.elapsed() * CPU_PER_WEIGHING;
+        }
+        let state = usage::state(pid);
+        self.asleep = used < self.pause / 10 && state.is_some_and(|state| state.sleeps);
+        let threads = state.map_or(0, |state| state.threads);
+        (self.counts_threads && threads > self.limits.threads).then_some(Stop::Pids)
     }
 
     /// Kill it, for this reason, unless there is an earlier one.

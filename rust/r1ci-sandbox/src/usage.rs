@@ -23,6 +23,7 @@ pub(crate) fn cpu_time(pid: i32) -> Option<Duration> {
 }
 
 /// What the scheduler says of a process.
+#[derive(Debug, Clone, Copy)]
 pub(crate) struct State {
     /// Its main thread waits for something.
     pub sleeps: bool,
@@ -122,6 +123,7 @@ mod tests {
     use super::*;
 
     #[test]
+    #[cfg_attr(miri, ignore = "needs a kernel")]
     fn our_own_clock_runs() {
         let pid = std::process::id() as i32;
         let before = cpu_time(pid).expect("a clock");
