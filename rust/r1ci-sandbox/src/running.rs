@@ -235,9 +235,19 @@ impl Running {
             self.next_look = now + SHORT_LOOK;
             return;
         };
-        let cpu = usage::cpu_time(pid).unwrap_or_default();
+        let all = (self.limits.processes > 0).then(|| usage::together(pid));
+        let cpu = match &all {
+            Some(all) => all.cpu,
+            None => usage::cpu_time(pid).unwrap_or_default(),
+        };
         if cpu >= self.limits.cpu {
             return self.stop(Stop::Cpu);
+        }
+        if all
+            .as_ref()
+            .is_some_and(|all| all.bytes > self.limits.memory_bytes)
+        {
+            return self.stop(Stop::Memory);
         }
         let used = cpu.saturating_sub(self.cpu_at_look);
         self.cpu_at_look = cpu;
@@ -247,6 +257,7 @@ impl Running {
         {
             return self.stop(excess);
         }
+        self.asleep &= all.is_none_or(|all| all.sleep);
         let longest = match (self.asleep, &self.slot) {
             (true, None) => SLEEP_LOOK,
             _ => LONG_LOOK,

@@ -47,6 +47,66 @@ pub(crate) fn parse_state(stat: &[u8]) -> Option<State> {
     })
 }
 
+/// What a process and all that came of it use together.
+#[derive(Debug, Default)]
+pub(crate) struct Together {
+    /// CPU time, that of ended children included.
+    pub cpu: Duration,
+    /// Memory that is their own, in bytes: at most what they have, and at most a page a fault.
+    pub bytes: u64,
+    /// None of them computes.
+    pub sleep: bool,
+}
+
+/// Add up a process and its descendants; a tree that grows meanwhile is added up in part.
+pub(crate) fn together(pid: i32) -> Together {
+    let mut sum = Together {
+        sleep: true,
+        ..Together::default()
+    };
+    let mut found = vec![pid];
+    let mut next = 0;
+    while let Some(pid) = found.get(next).copied() {
+        next += 1;
+        let stat = std::fs::read(format!("/proc/{pid}/stat")).unwrap_or_default();
+        let own = cpu_time(pid).unwrap_or_default();
+        sum.cpu += own + parse_children_time(&stat).unwrap_or_default();
+        sum.bytes += touched_memory(pid).min(anonymous_memory(pid));
+        sum.sleep &= parse_state(&stat).is_none_or(|state| state.sleeps);
+        for thread in std::fs::read_dir(format!("/proc/{pid}/task"))
+            .into_iter()
+            .flatten()
+        {
+            let Ok(thread) = thread else { continue };
+            let text = std::fs::read_to_string(thread.path().join("children"));
+            let text = text.unwrap_or_default();
+            found.extend(
+                text.split_whitespace()
+                    .filter_map(|field| field.parse::<i32>().ok()),
+            );
+        }
+        found.truncate(MOST_TOGETHER);
+    }
+    sum
+}
+
+/// Most processes that are added up.
+const MOST_TOGETHER: usize = 1024;
+
+/// CPU time of the children that a process has waited for.
+pub(crate) fn parse_children_time(stat: &[u8]) -> Option<Duration> {
+    let name_end = stat.iter().rposition(|byte| *byte == b')')?;
+    let text = std::str::from_utf8(&stat[name_end..]).ok()?;
+    let mut fields = text[1..].split_whitespace().skip(13);
+    let ticks = fields
+        .next()?
+        .parse::<u64>()
+        .ok()?
+        .checked_add(fields.next()?.parse().ok()?)?;
+    let millis = ticks.saturating_mul(1000) / rustix::param::clock_ticks_per_second().max(1);
+    Some(Duration::from_millis(millis))
+}
+
 /// Who a process is to the kernel: its parent, and its number in its own process namespace.
 pub(crate) fn ancestry(pid: i32) -> Option<(i32, i32)> {
     parse_ancestry(&std::fs::read(format!("/proc/{pid}/status")).ok()?)
