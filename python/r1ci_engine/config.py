@@ -50,6 +50,7 @@ LAYERS = (
     "private_uid",
     "namespaces",
     "own_namespaces",
+    "cgroup",
 )
 """All names that `sandbox.required` takes; the README of the crate says what each one stops."""
 

@@ -23,6 +23,7 @@
 struct Readme;
 
 mod capture;
+mod cgroup;
 mod error;
 mod files;
 mod identity;

@@ -33,11 +33,14 @@ pub enum Layer {
     /// Every execution has namespaces of its own, with a work folder capped in size and number of
     /// files, and a count of its own threads.
     OwnNamespaces,
+    /// Executions that may be several processes, and sessions, are bounded together by a control
+    /// group; all executions are if it is required.
+    Cgroup,
 }
 
 impl Layer {
     /// Every layer, strongest use first.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Landlock,
         Self::LandlockTcp,
         Self::LandlockScope,
@@ -48,12 +51,13 @@ impl Layer {
         Self::PrivateUid,
         Self::Namespaces,
         Self::OwnNamespaces,
+        Self::Cgroup,
     ];
 
     /// The names, for messages.
     pub(crate) const NAMES: &'static str = "layers are landlock, landlock_tcp, landlock_scope, \
-        seccomp, no_new_privs, rlimits, no_capabilities, private_uid, namespaces and \
-        own_namespaces";
+        seccomp, no_new_privs, rlimits, no_capabilities, private_uid, namespaces, \
+        own_namespaces and cgroup";
 
     /// The name used in configuration and results.
     #[must_use]
@@ -69,6 +73,7 @@ impl Layer {
             Self::PrivateUid => "private_uid",
             Self::Namespaces => "namespaces",
             Self::OwnNamespaces => "own_namespaces",
+            Self::Cgroup => "cgroup",
         }
     }
 }

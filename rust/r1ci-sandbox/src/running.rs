@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Signal, pidfd_send_signal};
 
 use crate::capture::Capture;
+use crate::cgroup::Group;
 use crate::files;
 use crate::parcel::{Parcel, REMARK_BYTES, REMARK_STEP, status_channel};
 use crate::policy::{Layer, Limits, Request};
@@ -42,6 +43,8 @@ pub(crate) struct Running {
     pub kind: usize,
     /// Folder lent to it, if its zygote lends any.
     pub slot: Option<Slot>,
+    /// Control group lent to it, if it has one of its own.
+    pub group: Option<Group>,
     /// Standard output and standard error.
     pub streams: [Stream; 2],
     /// It neither computes nor wants to.
@@ -94,6 +97,7 @@ impl Running {
         request: &Request,
         limits: Limits,
         zygote: &mut Zygote,
+        group: Option<Group>,
         (kind, scratch_bytes): (usize, u64),
     ) -> Result<Self, String> {
         let failed = |error: io::Error| error.to_string();
@@ -108,13 +112,27 @@ impl Running {
         let handles = parcel.handles(&status_theirs);
         let begun = Instant::now();
         zygote
-            .send(&mut order, &limits, &handles, slot.as_ref())
+            .send(
+                &mut order,
+                &limits,
+                &handles,
+                (slot.as_ref(), group.as_ref()),
+            )
             .map_err(failed)?;
         let mut running = Self::new(parcel, request, limits, zygote, (kind, scratch_bytes));
         running.begun = begun;
         running.status = Some(status);
         running.counts_threads = slot.is_some();
         running.slot = slot;
+        if group.is_some() {
+            running.layers = running
+                .layers
+                .iter()
+                .copied()
+                .chain([Layer::Cgroup])
+                .collect();
+        }
+        running.group = group;
         Ok(running)
     }
 
@@ -161,6 +179,7 @@ impl Running {
             scratch_bytes,
             counts_threads: false,
             slot: None,
+            group: None,
             layers: Arc::clone(&zygote.layers),
             short_names: Arc::clone(&zygote.short_names),
             resident_bytes: zygote.resident_bytes,
@@ -243,9 +262,9 @@ impl Running {
         if cpu >= self.limits.cpu {
             return self.stop(Stop::Cpu);
         }
-        if all
-            .as_ref()
-            .is_some_and(|all| all.bytes > self.limits.memory_bytes)
+        let most = self.limits.memory_bytes;
+        if all.as_ref().is_some_and(|all| all.bytes > most)
+            || self.group.as_ref().is_some_and(Group::out_of_memory)
         {
             return self.stop(Stop::Memory);
         }
@@ -320,7 +339,10 @@ impl Running {
         if self.stop.is_none() {
             began?;
         }
-        let stop = self.stop.map(|(reason, _)| reason);
+        let mut stop = self.stop.map(|(reason, _)| reason);
+        if stop.is_none() && self.group.as_ref().is_some_and(Group::out_of_memory) {
+            stop = Some(Stop::Memory); // counts only for who was killed
+        }
         let (exit_reason, exit_code, signal, detail) =
             judge(ending, stop, &self.limits, self.resident_bytes);
         let (exception, call) = self.remark();

@@ -3,7 +3,7 @@
 //! It sleeps until a caller brings work, a zygote reports, a script writes, or a limit is due.
 //! Work is admitted while fewer scripts compute than there are workers, and while the machine has
 //! the memory; scripts that sleep give their place away. A zygote that dies is replaced while the
-//! others go on; what it had not begun is run again once, what had begun ends as a fault.
+//! others go on; what it had not begun is run again, what had begun ends as a fault.
 
 mod fleet;
 mod sessions;
@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{Timespec, epoll};
 
+use crate::cgroup::Groups;
 use crate::error::SandboxError;
 use crate::kinds::{self, Kind};
 use crate::policy::{Layer, Limits, Request, SandboxConfig};
@@ -65,6 +66,7 @@ pub(crate) struct Supervisor {
     fleets: Vec<Fleet>,
     running: HashMap<u64, (Running, Job)>,
     sessions: Sessions,
+    groups: Option<Groups>,
     next_number: u64,
     buffer: Vec<u8>,
     memory: (Instant, u64),
@@ -136,6 +138,7 @@ impl Supervisor {
             },
             running: HashMap::new(),
             sessions: Sessions::default(),
+            groups: None,
             next_number: 1,
             buffer: vec![0; CHUNK],
             memory: (Instant::now(), usage::available_memory()),
@@ -148,6 +151,12 @@ impl Supervisor {
             supervisor.kinds.len() - 1
         };
         let mut reason = String::new();
+        if config.wants(Layer::Cgroup) {
+            match Groups::find() {
+                Ok(groups) => supervisor.groups = Some(groups),
+                Err(error) => supervisor.facts.shortfalls.push(format!("cgroup: {error}")),
+            }
+        }
         for arrangement in Arrangement::all(config) {
             supervisor.arrangement = arrangement;
             match supervisor.bring_up(first) {
@@ -360,7 +369,20 @@ impl Supervisor {
         };
         let limits = job.request.limits.unwrap_or(self.config.limits);
         let facts = (place, self.config.scratch_bytes);
-        match Running::start(number, &job.request, limits, zygote, facts) {
+        let grouped = limits.processes > 0 || self.config.required.contains(&Layer::Cgroup);
+        let group = match self.groups.as_mut().filter(|_| grouped) {
+            Some(groups) => {
+                let bytes = limits
+                    .memory_bytes
+                    .saturating_add(self.config.scratch_bytes);
+                match groups.lend(bytes, limits.threads + limits.processes) {
+                    Ok(group) => Some(group),
+                    Err(error) => return self.answer_fault(job, format!("control group: {error}")),
+                }
+            }
+            None => None,
+        };
+        match Running::start(number, &job.request, limits, zygote, group, facts) {
             Ok(running) => {
                 self.watch_streams(number, &running);
                 self.running.insert(number, (running, job));
@@ -504,7 +526,7 @@ impl Supervisor {
             return self.keeper_exited(number);
         };
         let concluded = running.conclude(ending, &mut self.buffer);
-        let (place, slot) = (running.kind, running.slot.take());
+        let (place, slot, group) = (running.kind, running.slot.take(), running.group.take());
         drop(running);
         match concluded {
             // The answer first: emptying a folder may take a while.
@@ -513,6 +535,9 @@ impl Supervisor {
         }
         if let (Some(slot), State::Ready(zygote)) = (slot, &mut self.fleets[place].state) {
             zygote.take_back(slot);
+        }
+        if let (Some(group), Some(groups)) = (group, &mut self.groups) {
+            groups.take_back(group);
         }
     }
 

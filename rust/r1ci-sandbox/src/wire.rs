@@ -15,7 +15,7 @@ use crate::policy::Limits;
 use crate::report::{Ending, LastWords};
 
 /// Most descriptors that travel with one message.
-pub(crate) const MOST_DESCRIPTORS: usize = 7;
+pub(crate) const MOST_DESCRIPTORS: usize = 9;
 
 /// What a zygote says.
 #[derive(Debug)]
@@ -62,6 +62,8 @@ pub(crate) mod flag {
     pub const OPENS_SESSION: u64 = 32;
     /// The generators are to be seeded, in a turn.
     pub const SEEDS: u64 = 64;
+    /// None, one or two entrances to control groups are the last of the handles.
+    pub const JOINS: [u64; 3] = [0, 128, 256];
 }
 
 /// Most states that a session keeps: their processes share its count of tasks.

@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use rustix::process::{Signal, pidfd_send_signal};
 
+use crate::cgroup::Group;
 use crate::error::SandboxError;
 use crate::policy::{Layer, Limits, SandboxConfig};
 use crate::scratch::OwnFolder;
@@ -107,13 +108,14 @@ pub(crate) struct Slot {
 }
 
 impl Zygote {
-    /// Hand a script over: `handles` are the source and the streams, `slot` a work folder lent.
+    /// Hand a script over: `handles` are the source and the streams, `slot` a work folder and
+    /// `group` a control group lent.
     pub fn send(
         &self,
         order: &mut Order,
         limits: &Limits,
         handles: &[BorrowedFd<'_>],
-        slot: Option<&Slot>,
+        (slot, group): (Option<&Slot>, Option<&Group>),
     ) -> io::Result<()> {
         let ruleset = match slot {
             Some(slot) => slot.ruleset.as_ref(),
@@ -130,6 +132,11 @@ impl Zygote {
             all[count] = ruleset.as_fd();
             count += 1;
         }
+        for entrance in group.iter().flat_map(|group| &group.entrances) {
+            all[count] = entrance.as_fd();
+            count += 1;
+        }
+        order.flags |= flag::JOINS[group.map_or(0, |group| group.entrances.len())];
         wire::send(&self.control, &order.bytes(limits), &all[..count])
     }
 

@@ -56,6 +56,9 @@ impl Supervisor {
             let _ = rustix::event::poll(&mut waiting, Some(&pause));
         };
         self.facts.layers = zygote.layers.to_vec();
+        if self.groups.is_some() {
+            self.facts.layers.push(Layer::Cgroup);
+        }
         self.facts.python.clone_from(&zygote.python);
         self.install(place, zygote)
             .map_err(|error| error.to_string())?;

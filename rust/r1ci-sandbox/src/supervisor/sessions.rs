@@ -13,7 +13,8 @@ use rustix::event::epoll;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair, sockopt};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
-use crate::policy::Limits;
+use crate::cgroup::Group;
+use crate::policy::{Layer, Limits};
 use crate::pool::{Job, Turn};
 use crate::report::{Ending, ExitReason, LastWords, Stop};
 use crate::running::{self, Running};
@@ -47,6 +48,7 @@ struct Session {
     status: OwnedFd,
     folder: Option<OwnedFd>,
     slot: Option<Slot>,
+    group: Option<Group>,
     last_used: Instant,
     /// It has been killed and waits for its keeper's end.
     ending: bool,
@@ -159,9 +161,28 @@ impl Supervisor {
         if self.arrangement.own_namespaces {
             order.flags |= flag::OWN_PROCESSES | flag::WANTS_FOLDER;
         }
+        let group = match &mut self.groups {
+            Some(groups) => {
+                let bytes = self
+                    .config
+                    .session_bytes
+                    .saturating_add(self.config.scratch_bytes);
+                Some(
+                    groups
+                        .lend(bytes, limits.threads + MOST_STATES + 2)
+                        .map_err(failed)?,
+                )
+            }
+            None => None,
+        };
         let handles = [&status_theirs, &keeper_theirs, &theirs].map(AsFd::as_fd);
         zygote
-            .send(&mut order, &limits, &handles, slot.as_ref())
+            .send(
+                &mut order,
+                &limits,
+                &handles,
+                (slot.as_ref(), group.as_ref()),
+            )
             .map_err(failed)?;
         watch(&self.epoll, keeper.as_fd(), &Topic::Keeper(session)).map_err(failed)?;
         watch(&self.epoll, ours.as_fd(), &Topic::State(from)).map_err(failed)?;
@@ -176,6 +197,7 @@ impl Supervisor {
                 status,
                 folder: folder.transpose().map_err(failed)?,
                 slot,
+                group,
                 last_used: Instant::now(),
                 ending: false,
             },
@@ -398,8 +420,12 @@ impl Supervisor {
         let Some((mut running, job)) = self.take(execution) else {
             return;
         };
+        let grouped = self.groups.is_some();
         match running.conclude(ending, &mut self.buffer) {
             Ok(mut result) => {
+                if grouped {
+                    result.layers.push(Layer::Cgroup);
+                }
                 result.kept = kept;
                 job.answer(result, &self.shared);
             }
@@ -595,6 +621,9 @@ impl Supervisor {
             (session.slot.take(), &mut self.fleets[session.place].state)
         {
             zygote.take_back(slot);
+        }
+        if let (Some(group), Some(groups)) = (session.group.take(), &mut self.groups) {
+            groups.take_back(group);
         }
     }
 

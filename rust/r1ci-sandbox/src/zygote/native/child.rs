@@ -55,6 +55,7 @@ pub fn become_script(settings: &mut Settings, order: &Order, handles: &[c_int; M
     // SAFETY: descriptors and numbers, and texts that live as long as the settings; each call's
     // failure ends the child before the next one.
     unsafe {
+        enter_groups(order, handles, status);
         if settings.own_namespaces != 0 {
             enter_work_folder(settings, status);
         }
@@ -119,6 +120,16 @@ pub fn become_script(settings: &mut Settings, order: &Order, handles: &[c_int; M
     settings.slot = order.slot;
     settings.code_bytes = order.code_bytes;
     settings.files_bytes = order.files_bytes;
+}
+
+/// Join the control groups whose entrances came along.
+pub fn enter_groups(order: &Order, handles: &[c_int; MOST_HANDLES], status: c_int) {
+    let count = order.handles();
+    for entrance in &handles[count - order.entrances()..count] {
+        // SAFETY: one byte of a literal.
+        let written = unsafe { write(*entrance, c"0".as_ptr().cast(), 1) };
+        need(written == 1, status, b"control group");
+    }
 }
 
 /// Limits, then Landlock if there is a ruleset, then the filter of that place.

@@ -29,6 +29,9 @@ pub const WANTS_FOLDER: u64 = 16;
 pub const OPENS_SESSION: u64 = 32;
 /// To a state: seed the generators anew.
 pub const SEEDS: u64 = 64;
+/// The last one or two of the handles are entrances to control groups.
+pub const JOINS_ONE: u64 = 128;
+pub const JOINS_TWO: u64 = 256;
 
 impl Order {
     pub const EMPTY: Self = Self {
@@ -62,15 +65,21 @@ impl Order {
             4
         };
         let optional = [HAS_STDIN, HAS_FILES, HAS_RULESET];
-        fixed
-            + optional
-                .iter()
-                .filter(|flag| self.flags & **flag != 0)
-                .count()
+        let optional = optional.iter().filter(|flag| self.flags & **flag != 0);
+        fixed + optional.count() + self.entrances()
+    }
+
+    /// How many of these are entrances to control groups.
+    pub fn entrances(&self) -> usize {
+        match self.flags & (JOINS_ONE | JOINS_TWO) {
+            0 => 0,
+            JOINS_ONE => 1,
+            _ => 2,
+        }
     }
 }
 pub const ORDER_BYTES: usize = size_of::<Order>();
-pub const MOST_HANDLES: usize = 7;
+pub const MOST_HANDLES: usize = 9;
 /// The remark's place in the memory file behind the source: from the next multiple of this on.
 pub const REMARK_STEP: u64 = 1 << 16;
 /// Its size.

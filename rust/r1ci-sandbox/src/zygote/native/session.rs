@@ -10,7 +10,7 @@ use core::ffi::{c_int, c_ulong};
 
 use super::Settings;
 use super::c_library::*;
-use super::child::{HIGH, complain, enter_work_folder, need, put_jail_on};
+use super::child::{HIGH, complain, enter_groups, enter_work_folder, need, put_jail_on};
 use super::messages::*;
 use super::parent::{fork, old_clone, report_end};
 
@@ -29,6 +29,7 @@ pub fn open_session(settings: &mut Settings, order: &Order, handles: &[c_int; MO
     let status = handles[0];
     // SAFETY: as in `become_script`.
     unsafe {
+        enter_groups(order, handles, status);
         if settings.own_namespaces != 0 {
             enter_work_folder(settings, status);
         }
