@@ -54,9 +54,15 @@ def test_groups_go_with_the_sandbox_and_with_the_next_one_if_it_was_killed() -> 
         sandbox.open_session().run("1")
         assert _groups() - before
     assert _groups() <= before
-    program = "from r1ci_engine.sandbox import Sandbox\ns = Sandbox()\ns.run('1')\nprint(1, flush=True)\n"
-    wait = "import time; time.sleep(60)"
-    caller = subprocess.Popen([sys.executable, "-c", program + wait], stdout=subprocess.PIPE)
+    program = """
+import time
+from r1ci_engine.sandbox import Sandbox
+sandbox = Sandbox(workers=1)
+sandbox.run('1')
+print('ready', flush=True)
+time.sleep(60)
+"""
+    caller = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE)
     assert caller.stdout is not None
     caller.stdout.readline()
     caller.send_signal(signal.SIGKILL)

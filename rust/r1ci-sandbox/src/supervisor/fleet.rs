@@ -138,8 +138,9 @@ impl Supervisor {
     pub(super) fn start_failed(&mut self, place: usize, reason: &str) {
         self.fleets[place].state = State::Cold;
         self.fleets[place].failures += 1;
-        if place != 0 && self.fleets[place].failures == 1 {
-            // Most likely a module that is not installed: the script shall say so itself.
+        let absent = reason.contains("ModuleNotFoundError");
+        if place != 0 && (absent || self.fleets[place].failures >= MOST_FAILURES) {
+            // If a module is not installed, the script shall say so itself.
             self.fleets[place].state = State::Useless;
             let waiting = std::mem::take(&mut self.fleets[place].waiting);
             self.fleets[0].waiting.extend(waiting);
