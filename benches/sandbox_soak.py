@@ -21,6 +21,9 @@ do so soon. Many are under way at once. The result, as JSON:
 Exit status 0 means: nothing wrong, unsafe, leaked or grown. The same seed draws the same scripts.
 The temporary folder is a private one, so that other sandboxes of the machine are not counted;
 /dev/shm is shared, and what others leave there meanwhile is counted: `left` names it.
+
+Beside the scripts one thread runs sessions (`sandbox_turns.py`): `turns` counts them, wrong ones
+count as wrong; they do not count as runs.
 """
 
 import argparse
@@ -47,6 +50,7 @@ from typing import Any
 from pack import processor
 from sandbox_cases import ATTACKS, MARK, Case, GoodCases, read_attacks
 from sandbox_state import State, descendants, new_since, rss_mb
+from sandbox_turns import Turns
 
 from r1ci_engine.errors import SandboxError
 from r1ci_engine.progress import Display
@@ -202,6 +206,7 @@ class Outcome:
     """What a soak brought, its sandbox being closed and gone."""
 
     tally: Tally
+    turns: Turns
     seconds: float
     growth_mb: float
     rss_mb: list[float]
@@ -219,18 +224,24 @@ def fire(options: argparse.Namespace, facts: str, folder: Path) -> Outcome:
         good = GoodCases(sandbox.layers)
         attacks, left_out = read_attacks(facts, sandbox.layers)
         runner = Soak(sandbox, good, attacks, options)
+        turns = Turns(sandbox, options.seed)
+        turns.start()
         with Display().progress("soak", options.runs) as advance:
             runner.run(first, limit / 20, advance)
+            turns.end()
             runner.warm()
             time.sleep(0.5)
             early, early_rss = State.take(folder, below=True), rss_mb()
+            turns.start()
             runner.run(options.runs - first, 0.95 * limit, advance)
+            turns.end()
         seconds = time.perf_counter() - began
         runner.warm()
         growth = rss_mb() - early_rss
         grown = new_since(early, folder, below=True)
         return Outcome(
             tally=runner.tally,
+            turns=turns,
             seconds=seconds,
             growth_mb=growth,
             rss_mb=runner.rss_mb,
@@ -258,7 +269,7 @@ def soak(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     return {
         "bench": "sandbox_soak",
         "runs": tally.good + tally.hostile + tally.lost,
-        "wrong": tally.wrong + tally.lost,
+        "wrong": tally.wrong + tally.lost + outcome.turns.wrong,
         "leaked": {name: new.total() for name, new in left.items()},
         "rss_growth_mb": round(outcome.growth_mb, 2),
         "rss_mb": outcome.rss_mb,
@@ -269,10 +280,12 @@ def soak(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
         "left_out": outcome.left_out,
         "kills": len(tally.kills),
         "faults": tally.faults,
+        "turns": outcome.turns.run,
+        "turn_faults": outcome.turns.faults,
         "grown_open": {name: new.total() for name, new in grown.items()},
         "left": {name: dict(new) for name, new in left.items() if new},
         "left_open": {name: dict(new) for name, new in grown.items() if new},
-        "complaints": tally.complaints,
+        "complaints": [*tally.complaints, *outcome.turns.complaints],
         "machine": {
             "processor": processor(),
             "cores": len(os.sched_getaffinity(0)),

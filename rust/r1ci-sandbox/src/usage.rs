@@ -119,8 +119,9 @@ pub(crate) fn parse_ancestry(text: &[u8]) -> Option<(i32, i32)> {
         let fields = std::str::from_utf8(line).ok()?.split_whitespace();
         fields.map(|field| field.parse().ok()).collect()
     };
-    let parent = *numbers("PPid:")?.first()?;
-    Some((parent, *numbers("NSpid:")?.last()?))
+    let (parent, inner) = (*numbers("PPid:")?.first()?, *numbers("NSpid:")?.last()?);
+    // A process that is being taken off the books has zeros here.
+    (parent > 0 && inner > 0).then_some((parent, inner))
 }
 
 /// The children of a process with one thread; none if the kernel does not say.

@@ -197,8 +197,9 @@ pub(crate) struct Filters {
     pub state: Vec<u8>,
 }
 
-/// Build them; `landlock_abi` says what older Landlock versions leave to the filter.
-pub(crate) fn filters(landlock_abi: i32) -> Result<Filters, BackendError> {
+/// Build them; `landlock_abi` says what older Landlock versions leave to the filter, `own_folder` that
+/// the kernel caps the work folder.
+pub(crate) fn filters(landlock_abi: i32, own_folder: bool) -> Result<Filters, BackendError> {
     let mut rules: BTreeMap<c_long, Vec<SeccompRule>> = REFUSED
         .iter()
         .chain(REFUSED_HERE)
@@ -206,6 +207,10 @@ pub(crate) fn filters(landlock_abi: i32) -> Result<Filters, BackendError> {
         .collect();
     if landlock_abi < 3 {
         rules.insert(libc::SYS_truncate, vec![]);
+    }
+    if !own_folder {
+        // It books gigabytes before anybody can weigh them.
+        rules.insert(libc::SYS_fallocate, vec![]);
     }
     rules.extend(conditional()?);
     let refused = SeccompFilter::new(
@@ -361,7 +366,7 @@ mod tests {
     #[test]
     fn programs_fit_the_kernel() {
         for abi in [0, 3, 7] {
-            let filters = filters(abi).expect("filters");
+            let filters = filters(abi, abi > 3).expect("filters");
             for program in [
                 filters.zygote,
                 filters.child,

@@ -267,7 +267,8 @@ impl Starting {
         });
         let (mut zygote_filters, mut child_filters) = (Vec::new(), Vec::new());
         if config.wants(Layer::Seccomp) {
-            let filters = jail::filters(if scope { abi } else { abi.min(5) })
+            let abi = if scope { abi } else { abi.min(5) };
+            let filters = jail::filters(abi, self.arrangement.own_namespaces)
                 .map_err(|error| error.to_string())?;
             zygote_filters.push(hex(&filters.zygote));
             let last = [&filters.child, &filters.forking_child, &filters.state];

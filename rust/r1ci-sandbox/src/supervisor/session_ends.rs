@@ -1,0 +1,329 @@
+//! How processes of sessions end, and sessions with them: by themselves, unwanted, idle, or for what a
+//! turn did.
+
+use std::collections::HashMap;
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use rustix::event::epoll;
+
+use crate::pool::Turn;
+use crate::report::{Ending, ExitReason, LastWords, Stop};
+use crate::running;
+use crate::usage;
+use crate::wire::{self, Reply};
+
+use super::session_records::{Phase, Session, State};
+use super::{State as FleetState, Supervisor, Topic, Waiting, watch};
+
+/// How often the processes of a session are counted, turns or not: a listing can lack some while
+/// others end.
+pub(super) const COUNT_PAUSE: Duration = Duration::from_secs(1);
+
+pub(super) const BROKE_RULES: &str = "the session has ended: a turn did what only the sandbox does";
+pub(super) const LEFT_PROCESSES: &str = "the session has ended: a turn made processes";
+
+impl Supervisor {
+    /// Whether a session has processes that are none of its states.
+    pub(super) fn strangers(&self, number: u64) -> bool {
+        let keeper = self
+            .sessions
+            .all
+            .get(&number)
+            .and_then(|s| s.keeper.as_ref());
+        let Some((keeper, _)) = keeper else {
+            return false;
+        };
+        let Some(children) = usage::children(*keeper) else {
+            return true;
+        };
+        let own = || {
+            self.sessions
+                .states
+                .values()
+                .filter(|s| s.session == number)
+        };
+        let known = |pid: &i32| own().any(|s| s.process.as_ref().is_some_and(|p| p.pid == *pid));
+        let unknown = children.iter().filter(|pid| !known(pid)).count();
+        // Those that have not said that they are there.
+        let awaited = own().filter(|state| state.process.is_none()).count();
+        unknown > awaited
+    }
+
+    /// A keeper reports that a process has ended.
+    pub(super) fn hear_keeper(&mut self, number: u64) {
+        let Some(session) = self.sessions.all.get(&number) else {
+            return;
+        };
+        match wire::receive_reply(&session.keeper_socket) {
+            Ok(Reply::Nothing) => {}
+            Ok(Reply::Exited(inner, ending)) => self.process_ended(number, inner as i32, &ending),
+            _ => {
+                let _ = epoll::delete(&self.epoll, &session.keeper_socket);
+            }
+        }
+    }
+
+    pub(super) fn process_ended(&mut self, number: u64, inner: i32, ending: &Ending) {
+        let find = |states: &HashMap<u64, State>| {
+            let mut own = states.iter().filter(|(_, state)| state.session == number);
+            let is = |state: &State| state.process.as_ref().is_some_and(|p| p.inner == inner);
+            own.find(|(_, state)| is(state)).map(|(id, _)| *id)
+        };
+        if find(&self.sessions.states).is_none() {
+            // It may have said who it is, and we have not listened yet.
+            let awaited = self.sessions.states.iter();
+            let awaited: Vec<u64> = awaited
+                .filter_map(|(id, state)| state.process.is_none().then_some(*id))
+                .collect();
+            for id in awaited {
+                self.hear_state(id);
+            }
+        }
+        let Some(id) = find(&self.sessions.states) else {
+            return self.end_session(number, "the session has ended: a process of it died", None);
+        };
+        let Some(state) = self.sessions.remove(id) else {
+            return;
+        };
+        let _ = epoll::delete(&self.epoll, &state.socket);
+        match state.phase {
+            Phase::Turn(execution) => self.conclude_turn(execution, ending, false),
+            Phase::Idle => {
+                let reason = "the session's state is gone: its process died".to_owned();
+                self.sessions.gone.insert(id, reason);
+            }
+            Phase::Dying => {}
+        }
+        self.look_for_strangers(number);
+    }
+
+    /// Nobody holds on to these states any more.
+    pub(super) fn forget(&mut self, states: Vec<u64>) {
+        for id in states {
+            self.sessions.gone.remove(&id);
+            if let Some(state) = self.sessions.states.get_mut(&id) {
+                state.forgotten = true;
+                let number = state.session;
+                self.rest(number);
+            }
+        }
+    }
+
+    /// Stop the states of a session that wait, kill those that nobody wants, end it with the last.
+    pub(super) fn rest(&mut self, number: u64) {
+        let queued = |id: &u64| {
+            let mut waiting = self.sessions.waiting.iter();
+            waiting.any(|w| w.job.turn.is_some_and(|turn| turn.from == *id))
+        };
+        let wanted: Vec<u64> = self
+            .sessions
+            .states
+            .keys()
+            .copied()
+            .filter(queued)
+            .collect();
+        let mut lives = false;
+        for (id, state) in &mut self.sessions.states {
+            if state.session != number {
+                continue;
+            }
+            let at_rest = state.phase == Phase::Idle && state.forking == 0;
+            if at_rest && state.forgotten && state.process.is_some() && !wanted.contains(id) {
+                state.kill();
+            } else if at_rest {
+                state.stand_still();
+            }
+            lives |= state.phase != Phase::Dying;
+        }
+        if !lives {
+            self.end_session(number, "the session has ended", None);
+        }
+    }
+
+    /// Kill all of a session. Its turns end with it: as stopped for what they did if it is the fault
+    /// of that state's turn, or of the only one; else the fault is not to be told and none is blamed.
+    pub(super) fn end_session(&mut self, number: u64, reason: &str, culprit: Option<u64>) {
+        let Some(session) = self.sessions.all.get_mut(&number) else {
+            return;
+        };
+        session.ending = true;
+        session.kill();
+        let _ = epoll::delete(&self.epoll, &session.keeper_socket);
+        let ids = self.sessions.states.iter();
+        let ids: Vec<u64> = ids
+            .filter_map(|(id, state)| (state.session == number).then_some(*id))
+            .collect();
+        let turns = self
+            .sessions
+            .states
+            .values()
+            .filter(|state| state.session == number && matches!(state.phase, Phase::Turn(_)));
+        let alone = turns.count() == 1;
+        for id in ids {
+            let Some(state) = self.sessions.states.remove(&id) else {
+                continue;
+            };
+            let _ = epoll::delete(&self.epoll, &state.socket);
+            if !state.forgotten {
+                self.sessions.gone.insert(id, reason.to_owned());
+            }
+            if let Phase::Turn(execution) = state.phase {
+                self.sessions.gone.remove(&id);
+                let blamed = match reason {
+                    BROKE_RULES if culprit == Some(id) => ExitReason::Killed,
+                    LEFT_PROCESSES if alone => ExitReason::PidsLimit,
+                    _ => ExitReason::Infrastructure,
+                };
+                self.fail_turn(execution, blamed, reason);
+            }
+        }
+        // Those that a state never forked.
+        let waiting = std::mem::take(&mut self.sessions.waiting);
+        for Waiting { number, job } in waiting {
+            match job.turn {
+                Some(turn) => self.take_turn(number, turn, job),
+                None => self.refuse(job, reason.into()),
+            }
+        }
+    }
+
+    /// A turn ends with its session.
+    pub(super) fn fail_turn(&mut self, execution: u64, verdict: ExitReason, reason: &str) {
+        let Some((mut running, job)) = self.take(execution) else {
+            return;
+        };
+        running.stop(Stop::Closing);
+        let ending = Ending {
+            status: libc::SIGKILL,
+            cpu: Duration::ZERO,
+            peak_rss_bytes: 0,
+            last_words: LastWords::None,
+        };
+        match running.conclude(&ending, &mut self.buffer) {
+            Ok(mut result) => {
+                result.exit_reason = verdict;
+                reason.clone_into(&mut result.detail);
+                job.answer(result, &self.shared);
+            }
+            Err(_) => self.answer_fault(job, reason.to_owned()),
+        }
+    }
+
+    /// A keeper is there. From now on its session is listened to: before, nobody could tell whose
+    /// child a process is.
+    pub(super) fn keeper_forked(&mut self, number: u64, pid: i32, handle: OwnedFd) {
+        let Some(session) = self.sessions.all.get_mut(&number) else {
+            return;
+        };
+        session.keeper = Some((pid, handle));
+        if session.ending {
+            return session.kill();
+        }
+        let keeper = (session.keeper_socket.as_fd(), Topic::Keeper(number));
+        let states = self.sessions.states.iter();
+        let states = states.filter(|(_, state)| state.session == number);
+        let states = states.map(|(id, state)| (state.socket.as_fd(), Topic::State(*id)));
+        let mut sockets = states.chain([keeper]);
+        let failed = sockets.any(|(socket, topic)| watch(&self.epoll, socket, &topic).is_err());
+        drop(sockets);
+        if failed {
+            self.end_session(number, "the session cannot be listened to", None);
+        }
+    }
+
+    /// A keeper has ended, and with it its session.
+    pub(super) fn keeper_exited(&mut self, number: u64) {
+        let Some(session) = self.sessions.all.get(&number) else {
+            return;
+        };
+        let mut note = [0; 64];
+        let message = wire::receive(&session.status, &mut note).ok().flatten();
+        let size = message.map_or(0, |message| message.size);
+        let complaint = running::read_note(&note[..size]).err().filter(|_| size > 0);
+        let reason = complaint.unwrap_or_else(|| "the session has ended: its keeper died".into());
+        self.end_session(number, &reason, None);
+        let Some(mut session) = self.sessions.all.remove(&number) else {
+            return;
+        };
+        if let (Some(slot), FleetState::Ready(zygote)) =
+            (session.slot.take(), &mut self.fleets[session.place].state)
+        {
+            zygote.take_back(slot);
+        }
+        if let (Some(group), Some(groups)) = (session.group.take(), &mut self.groups) {
+            groups.take_back(group);
+        }
+    }
+
+    /// The zygote of that place is gone, and with it the keepers of its sessions.
+    pub(super) fn lose_sessions(&mut self, place: usize) {
+        let lost = self.sessions.all.iter();
+        let lost: Vec<u64> = lost
+            .filter_map(|(number, session)| (session.place == place).then_some(*number))
+            .collect();
+        for number in lost {
+            self.end_session(number, "the session has ended: its interpreter died", None);
+            self.sessions.all.remove(&number);
+        }
+    }
+
+    /// Count the processes of sessions, end those that nobody has used for long.
+    pub(super) fn look_after_sessions(&mut self, now: Instant) {
+        let due: Vec<u64> = self
+            .sessions
+            .all
+            .iter_mut()
+            .filter(|(_, session)| !session.ending && now >= session.next_count)
+            .map(|(number, session)| {
+                session.next_count = now + COUNT_PAUSE;
+                *number
+            })
+            .collect();
+        for number in due {
+            self.look_for_strangers(number);
+        }
+        let limit = self.config.session_idle;
+        let idle: Vec<u64> = self
+            .sessions
+            .all
+            .iter()
+            .filter(|(_, session)| !session.ending && now >= session.last_used + limit)
+            .map(|(number, _)| *number)
+            .filter(|number| {
+                let mut own = self.sessions.states.values();
+                !own.any(|s| s.session == *number && matches!(s.phase, Phase::Turn(_)))
+            })
+            .collect();
+        for number in idle {
+            self.end_session(
+                number,
+                "the session has ended: it was idle for too long",
+                None,
+            );
+        }
+    }
+
+    /// When the next session is to be looked after.
+    pub(super) fn next_look_at_sessions(&self) -> Option<Instant> {
+        let living = self.sessions.all.values().filter(|session| !session.ending);
+        let limit = self.config.session_idle;
+        let due = |session: &Session| match session.last_used.checked_add(limit) {
+            Some(idle) => idle.min(session.next_count),
+            None => session.next_count,
+        };
+        living.map(due).min()
+    }
+
+    /// The session of a turn under way.
+    pub(super) fn session_of(&self, turn: Turn) -> Option<u64> {
+        Some(self.sessions.states.get(&turn.to)?.session)
+    }
+
+    /// End a session that has processes of its own making.
+    pub(super) fn look_for_strangers(&mut self, number: u64) {
+        if self.strangers(number) {
+            self.end_session(number, LEFT_PROCESSES, None);
+        }
+    }
+}
