@@ -55,7 +55,7 @@ class Supervisor:
     """Warm interpreters and the threads that watch them. Raises SandboxError."""
 
     layers: list[str]
-    shortfalls: list[str]
+    missing: list[tuple[str, str]]
     python: str
     workers: int
 

@@ -247,7 +247,15 @@ class SandboxDoctor:
         from r1ci_engine.sandbox import probe
 
         findings = probe()
-        print_json(findings) if self.as_json else print_pairs(findings)
+        if self.as_json:
+            print_json(findings)
+            return 0
+        lists = ("layers", "missing", "reasons")
+        print_pairs({name: fact for name, fact in findings.items() if name not in lists})
+        reasons = findings["reasons"]
+        rows = [[layer, "in force"] for layer in findings["layers"]]
+        rows += [[name, f"missing: {reasons.get(name, '')}"] for name in findings["missing"]]
+        print_table(("layer", "here"), rows)
         return 0
 
 

@@ -15,7 +15,10 @@ from r1ci_engine.sandbox.requests import ExecutionRequest, ExitReason, Limits
 
 
 def probe() -> dict[str, Any]:
-    """What this machine offers, found out by starting one interpreter. JSON-able; never raises."""
+    """What this machine offers, found out by starting one interpreter. JSON-able; never raises.
+
+    `layers` are in force, `missing` are not; `reasons` says for each of the latter why.
+    """
     facts: dict[str, Any] = {
         "kernel": platform.release(),
         "machine": platform.machine(),
@@ -28,12 +31,12 @@ def probe() -> dict[str, Any]:
             facts |= {
                 "layers": list(sandbox.layers),
                 "missing": [layer for layer in LAYERS if layer not in sandbox.layers],
-                "reasons": supervisor.shortfalls,
+                "reasons": dict(supervisor.missing),
                 "python": supervisor.python,
                 "error": None,
             }
     except SandboxError as error:
-        facts |= {"layers": [], "missing": list(LAYERS), "reasons": [], "error": error.message}
+        facts |= {"layers": [], "missing": list(LAYERS), "reasons": {}, "error": error.message}
     return facts
 
 

@@ -125,10 +125,13 @@ impl Supervisor {
             .collect()
     }
 
-    /// Why stronger arrangements were not possible.
+    /// Layers that are not in force, each with the reason.
     #[getter]
-    fn shortfalls(&self) -> Vec<String> {
-        self.sandbox.shortfalls().to_vec()
+    fn missing(&self) -> Vec<(&'static str, String)> {
+        let missing = self.sandbox.missing().iter();
+        missing
+            .map(|(layer, reason)| (layer.name(), reason.clone()))
+            .collect()
     }
 
     /// Version of the interpreter that scripts run in.

@@ -22,8 +22,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let sandbox = Sandbox::start(config)?;
     let names: Vec<&str> = sandbox.layers().iter().map(|layer| layer.name()).collect();
     println!("in force: {}", names.join(", "));
-    for reason in sandbox.shortfalls() {
-        println!("not in force: {reason}");
+    for (layer, reason) in sandbox.missing() {
+        println!("not in force: {layer}: {reason}");
     }
 
     let requests = scripts

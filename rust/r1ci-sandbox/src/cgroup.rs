@@ -54,7 +54,7 @@ impl Groups {
             };
             match Self::make(version, &homes) {
                 Ok(groups) => return Ok(groups),
-                Err(error) => reason = error.to_string(),
+                Err(error) => reason = format!("no group can be made here: {error}"),
             }
         }
         Err(reason)

@@ -89,10 +89,10 @@ impl Sandbox {
         &self.facts.layers
     }
 
-    /// Why stronger arrangements were not possible, for people.
+    /// Layers not in force, each with the reason for people.
     #[must_use]
-    pub fn shortfalls(&self) -> &[String] {
-        &self.facts.shortfalls
+    pub fn missing(&self) -> &[(Layer, String)] {
+        &self.facts.missing
     }
 
     /// Version of the interpreter that scripts run in.

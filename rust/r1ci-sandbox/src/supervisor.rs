@@ -31,7 +31,7 @@ use crate::usage;
 use crate::wire::{self, Reply};
 use crate::zygote::Arrangement;
 
-use fleet::{Fleet, State, Waiting};
+use fleet::{Attempt, Fleet, State, Waiting};
 use session_records::Sessions;
 
 /// How old a look at the machine's memory may be.
@@ -47,7 +47,7 @@ const CHUNK: usize = 64 << 10;
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Facts {
     pub layers: Vec<Layer>,
-    pub shortfalls: Vec<String>,
+    pub missing: Vec<(Layer, String)>,
     pub python: String,
 }
 
@@ -62,6 +62,8 @@ pub(crate) struct Supervisor {
     running: HashMap<u64, (Running, Job)>,
     sessions: Sessions,
     groups: Option<Groups>,
+    /// What was tried at the start and did not work.
+    failed: Vec<(Attempt, String)>,
     next_number: u64,
     buffer: Vec<u8>,
     memory: (Instant, u64),
@@ -134,6 +136,7 @@ impl Supervisor {
             running: HashMap::new(),
             sessions: Sessions::default(),
             groups: None,
+            failed: Vec::new(),
             next_number: 1,
             buffer: vec![0; CHUNK],
             memory: (Instant::now(), usage::available_memory()),
@@ -149,7 +152,7 @@ impl Supervisor {
         if config.wants(Layer::Cgroup) {
             match Groups::find() {
                 Ok(groups) => supervisor.groups = Some(groups),
-                Err(error) => supervisor.facts.shortfalls.push(format!("cgroup: {error}")),
+                Err(error) => supervisor.failed.push((Attempt::Groups, error)),
             }
         }
         for arrangement in Arrangement::all(config) {
@@ -158,9 +161,8 @@ impl Supervisor {
                 Ok(()) => return supervisor.hold_to_required(),
                 Err(error) => reason = error,
             }
-            if supervisor.facts.shortfalls.last() != Some(&reason) {
-                supervisor.facts.shortfalls.push(reason.clone());
-            }
+            let attempt = (Attempt::Zygote(arrangement), reason.clone());
+            supervisor.failed.push(attempt);
         }
         Err(SandboxError::Start {
             python: config.python.display().to_string(),

@@ -11,7 +11,7 @@ use crate::error::SandboxError;
 use crate::policy::Layer;
 use crate::pool::Job;
 use crate::report::ExitReason;
-use crate::zygote::{Starting, Zygote};
+use crate::zygote::{Arrangement, Starting, Zygote};
 
 use super::{MOST_FAILURES, Supervisor, Topic, watch};
 
@@ -28,6 +28,12 @@ pub(super) enum State {
     Ready(Zygote),
     /// Its modules cannot be imported here; the bare kind takes its work.
     Useless,
+}
+
+/// Something tried at the start.
+pub(super) enum Attempt {
+    Groups,
+    Zygote(Arrangement),
 }
 
 pub(super) struct Waiting {
@@ -79,38 +85,51 @@ impl Supervisor {
         ))
     }
 
-    pub(super) fn hold_to_required(self) -> Result<Self, SandboxError> {
-        let in_force = &self.facts.layers;
-        let missing = self
-            .config
-            .required
-            .iter()
-            .find(|layer| !in_force.contains(layer));
-        match missing {
+    /// Say which layers are missing and why; an error if one of them is required.
+    pub(super) fn hold_to_required(mut self) -> Result<Self, SandboxError> {
+        let missing = Layer::ALL.into_iter();
+        let missing = missing.filter(|layer| !self.facts.layers.contains(layer));
+        self.facts.missing = missing
+            .map(|layer| (layer, self.why_missing(layer)))
+            .collect();
+        let mut missing = self.facts.missing.iter();
+        match missing.find(|(layer, _)| self.config.required.contains(layer)) {
             None => Ok(self),
-            Some(layer) => Err(SandboxError::MissingLayer {
+            Some((layer, reason)) => Err(SandboxError::MissingLayer {
                 layer: *layer,
-                reason: self.why_missing(*layer),
+                reason: reason.clone(),
             }),
         }
     }
 
-    pub(super) fn why_missing(&self, layer: Layer) -> String {
+    fn why_missing(&self, layer: Layer) -> String {
         if !self.config.wants(layer) {
             return "it was switched off".into();
         }
-        let abi = crate::jail::landlock_abi();
-        match layer {
-            Layer::Landlock | Layer::LandlockTcp | Layer::LandlockScope => {
-                format!("this kernel has Landlock version {abi}")
-            }
-            Layer::PrivateUid if !rustix::process::geteuid().is_root() => {
+        // The weakest attempt that included it failed for it alone.
+        let included = |attempt: &Attempt| match (attempt, layer) {
+            (Attempt::Groups, Layer::Cgroup) => true,
+            (Attempt::Zygote(way), Layer::PrivateUid) => way.private_uid.is_some(),
+            (Attempt::Zygote(way), Layer::Namespaces) => way.namespaces,
+            (Attempt::Zygote(way), Layer::OwnNamespaces) => way.own_namespaces,
+            _ => false,
+        };
+        let mut failed = self.failed.iter().rev();
+        let reason = failed.find(|(attempt, _)| included(attempt));
+        match (layer, reason) {
+            (Layer::PrivateUid, _) if !rustix::process::geteuid().is_root() => {
                 "only root can give scripts another user".into()
             }
-            _ if self.facts.shortfalls.is_empty() => {
-                "this kernel or container does not allow it".into()
+            (Layer::PrivateUid, Some((_, reason))) => {
+                format!("another user cannot run the interpreter ({reason})")
             }
-            _ => self.facts.shortfalls.join("; "),
+            (_, Some((_, reason))) => reason.clone(),
+            (Layer::Landlock | Layer::LandlockTcp | Layer::LandlockScope, None) => {
+                let abi = crate::jail::landlock_abi();
+                format!("this kernel has Landlock version {abi}")
+            }
+            (Layer::OwnNamespaces, None) => "it needs the layer namespaces".into(),
+            (_, None) => "this kernel or container does not allow it".into(),
         }
     }
 
