@@ -79,6 +79,9 @@ class Supervisor:
     def open_session(self, limits: object, seed: int) -> SessionState:
         """A session that has run nothing yet."""
 
+    def submit_turn(self, state: SessionState, request: object) -> tuple[int, SessionState]:
+        """Queue one turn: its ticket for `collect`, and where it leads if the result is kept."""
+
     def run_turns(
         self, state: SessionState, requests: Sequence[object]
     ) -> list[tuple[dict[str, Any], SessionState]]:

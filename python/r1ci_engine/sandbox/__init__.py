@@ -7,7 +7,7 @@ else of the machine, and reach no network. Invariant: a verdict comes from the k
 what a script printed. No torch. The HTTP server is in `server`, for who wants one.
 """
 
-from r1ci_engine.sandbox.aio import AsyncSandbox
+from r1ci_engine.sandbox.aio import AsyncSandbox, AsyncSession
 from r1ci_engine.sandbox.grading import Grade, GradeStatus, grade, grade_many
 from r1ci_engine.sandbox.measure import BENCH_SCRIPTS, bench, probe
 from r1ci_engine.sandbox.pool import Sandbox
@@ -17,6 +17,7 @@ from r1ci_engine.sandbox.session import Checkpoint, Session
 __all__ = [
     "BENCH_SCRIPTS",
     "AsyncSandbox",
+    "AsyncSession",
     "Checkpoint",
     "ExecutionRequest",
     "ExecutionResult",

@@ -18,6 +18,7 @@ from typing import Any, Self
 from r1ci_engine.errors import SandboxError
 from r1ci_engine.sandbox.pool import AHEAD, Sandbox
 from r1ci_engine.sandbox.requests import ExecutionRequest, ExecutionResult, Limits
+from r1ci_engine.sandbox.session import Checkpoint, Session
 
 _Future = asyncio.Future[ExecutionResult | None]
 """Of one script; None when the sandbox ended before it."""
@@ -95,6 +96,25 @@ class AsyncSandbox:
         finally:
             self._take_back(futures)
 
+    def open_session(self, *, limits: Limits | None = None, seed: int = 0) -> "AsyncSession":
+        """A session that has run nothing yet; see `Sandbox.open_session`."""
+        return AsyncSession(self, self._started().open_session(limits=limits, seed=seed))
+
+    async def run_turns(
+        self, session: Session, requests: Iterable[ExecutionRequest]
+    ) -> list[tuple[ExecutionResult, Session]]:
+        """What `Session.run_branches` does."""
+        self._check_loop()
+        futures: dict[int, tuple[_Future, Session]] = {}
+        try:
+            for request in requests:
+                ticket, after = session.submit(request)
+                futures[ticket] = self._wait_for(ticket), after
+            turns = [(_present(await future), after) for future, after in futures.values()]
+        finally:
+            self._take_back(futures)
+        return [(result, after if result.kept else session.branch()) for result, after in turns]
+
     async def stream(
         self, requests: Iterable[ExecutionRequest]
     ) -> AsyncGenerator[tuple[int, ExecutionResult]]:
@@ -153,16 +173,21 @@ class AsyncSandbox:
         return self._sandbox
 
     def _submit(self, request: ExecutionRequest) -> tuple[int, _Future]:
-        sandbox = self._started()
-        loop = asyncio.get_running_loop()
-        if loop is not self._loop:
+        self._check_loop()
+        ticket = self._started().submit(request)
+        return ticket, self._wait_for(ticket)
+
+    def _check_loop(self) -> None:
+        self._started()
+        if asyncio.get_running_loop() is not self._loop:
             raise _wrong_loop()
         if self._watched is None:
             raise SandboxError("the sandbox is closed")
-        ticket = sandbox.submit(request)
-        future: _Future = loop.create_future()
+
+    def _wait_for(self, ticket: int) -> _Future:
+        future: _Future = asyncio.get_running_loop().create_future()
         self._waiting[ticket] = future
-        return ticket, future
+        return future
 
     def _take_back(self, tickets: Iterable[int]) -> None:
         """Nobody waits for these any more."""
@@ -190,6 +215,44 @@ class AsyncSandbox:
         for future in waiting.values():
             if not future.done():
                 future.set_result(None)
+
+
+class AsyncSession:
+    """A `Session` of an `AsyncSandbox`, from its `open_session`."""
+
+    def __init__(self, sandbox: AsyncSandbox, session: Session) -> None:
+        self._sandbox = sandbox
+        self._session = session
+
+    async def run(self, code: str, *, stdin: str = "") -> ExecutionResult:
+        """Run one turn; if the result is `kept`, the session goes on from there.
+
+        One turn at a time: of two that run together, each starts from where the session was.
+        """
+        request = ExecutionRequest(code, stdin)
+        ((result, after),) = await self._sandbox.run_turns(self._session, [request])
+        self._session = after
+        return result
+
+    async def run_branches(
+        self, requests: Iterable[ExecutionRequest]
+    ) -> list[tuple[ExecutionResult, "AsyncSession"]]:
+        """Run turns side by side that all start from here, each on a branch of its own."""
+        turns = await self._sandbox.run_turns(self._session, requests)
+        return [(result, AsyncSession(self._sandbox, after)) for result, after in turns]
+
+    def branch(self) -> "AsyncSession":
+        """A second session that goes on from here by itself."""
+        return AsyncSession(self._sandbox, self._session.branch())
+
+    def checkpoint(self) -> Checkpoint:
+        """Where the session is now."""
+        return self._session.checkpoint()
+
+    def roll_back(self, checkpoint: Checkpoint) -> None:
+        """Go back, or sideways, to a state of this sandbox."""
+        self._session = self._session.branch()
+        self._session.roll_back(checkpoint)
 
 
 def _present(result: ExecutionResult | None) -> ExecutionResult:

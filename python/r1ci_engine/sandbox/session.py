@@ -55,6 +55,12 @@ class Session:
         turns = self._supervisor.run_turns(self._state, [to_raw(r) for r in requests])
         return [(from_raw(raw), Session(self._supervisor, state)) for raw, state in turns]
 
+    def submit(self, request: ExecutionRequest) -> tuple[int, "Session"]:
+        """Queue one turn on a branch of its own: the ticket under which `Sandbox.collect` returns
+        its result, and the session that it leads to if that is `kept`."""
+        ticket, state = self._supervisor.submit_turn(self._state, to_raw(request))
+        return ticket, Session(self._supervisor, state)
+
     def branch(self) -> Self:
         """A second session that goes on from here by itself."""
         return type(self)(self._supervisor, self._state)

@@ -174,6 +174,20 @@ impl Supervisor {
         Ok(SessionState { session })
     }
 
+    /// Queue one turn from `state`: its ticket, and where it leads if the result is kept.
+    fn submit_turn(
+        &self,
+        py: Python<'_>,
+        state: &SessionState,
+        request: PyRequest,
+    ) -> PyResult<(u64, SessionState)> {
+        let submitted = self
+            .sandbox
+            .submit_turn(&state.session, to_request(request));
+        let (ticket, session) = submitted.map_err(|error| to_python(py, &error))?;
+        Ok((ticket, SessionState { session }))
+    }
+
     /// Run turns that all start from `state`; results, and the states after them, in their order.
     fn run_turns<'py>(
         &self,

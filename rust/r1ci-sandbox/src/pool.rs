@@ -155,7 +155,7 @@ impl Sandbox {
     /// # Errors
     /// As [`Self::run`].
     pub fn submit(&self, request: Request) -> Result<u64, SandboxError> {
-        self.shared.submit(request)
+        self.shared.submit(request, None)
     }
 
     /// Take a submitted script back: it ends as `cancelled` if it has not ended by then, and is

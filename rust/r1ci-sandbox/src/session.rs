@@ -105,32 +105,61 @@ impl Sandbox {
         session: &Session,
         requests: Vec<Request>,
     ) -> Result<Turns, SandboxError> {
-        let from = &session.state;
-        let mut states = Vec::new();
+        let mut after = Vec::new();
         let mut jobs = Vec::new();
-        for mut request in requests {
-            let to = self.shared().new_state()?;
-            let turn = Turn {
-                from: from.number,
-                to,
-                fresh: from.fresh,
-            };
-            if from.fresh {
-                request.seed = session.config.seed;
-            }
-            request.limits = session.config.limits;
+        for request in requests {
+            let (request, turn, session) = session.next(request)?;
             jobs.push((request, Some(turn)));
-            states.push(to);
+            after.push(session);
         }
         Ok(Turns {
             batch: self.start_turn_batch(jobs)?,
-            states,
+            after,
             from: session.clone(),
         })
+    }
+
+    /// Queue one turn; [`Self::collect`] returns its result under the ticket given here. The session
+    /// given here is where it leads, if that result is kept.
+    ///
+    /// # Errors
+    /// As [`Self::run`].
+    pub fn submit_turn(
+        &self,
+        session: &Session,
+        request: Request,
+    ) -> Result<(u64, Session), SandboxError> {
+        let (request, turn, after) = session.next(request)?;
+        let ticket = self.shared().submit(request, Some(turn))?;
+        Ok((ticket, after))
     }
 }
 
 impl Session {
+    /// The request as the session's, its place, and the session after it.
+    fn next(&self, mut request: Request) -> Result<(Request, Turn, Self), SandboxError> {
+        let from = &self.state;
+        if from.fresh {
+            request.seed = self.config.seed;
+        }
+        request.limits = self.config.limits;
+        let turn = Turn {
+            from: from.number,
+            to: from.shared.new_state()?,
+            fresh: from.fresh,
+        };
+        let state = Handle {
+            number: turn.to,
+            fresh: false,
+            shared: Arc::clone(&from.shared),
+        };
+        let after = Self {
+            state: Arc::new(state),
+            config: self.config,
+        };
+        Ok((request, turn, after))
+    }
+
     /// Where the session is now.
     #[must_use]
     pub fn checkpoint(&self) -> Checkpoint {
@@ -152,7 +181,7 @@ impl Session {
 /// Turns under way, to be received as they end.
 pub struct Turns {
     batch: crate::pool::Batch,
-    states: Vec<u64>,
+    after: Vec<Session>,
     from: Session,
 }
 
@@ -184,14 +213,12 @@ impl Turns {
             Received::Done => ReceivedTurn::Done,
             Received::Lost(error) => ReceivedTurn::Lost(error),
             Received::Result(index, execution) => {
-                let mut session = self.from.clone();
-                if execution.kept {
-                    session.state = Arc::new(Handle {
-                        number: self.states[index],
-                        fresh: false,
-                        shared: Arc::clone(&self.from.state.shared),
-                    });
-                }
+                let kept = if execution.kept {
+                    &self.after[index]
+                } else {
+                    &self.from
+                };
+                let session = kept.clone();
                 ReceivedTurn::Result(index, execution, session)
             }
         }

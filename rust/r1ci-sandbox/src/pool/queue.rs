@@ -204,12 +204,12 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn submit(&self, request: Request) -> Result<u64, SandboxError> {
+    pub fn submit(&self, request: Request, turn: Option<Turn>) -> Result<u64, SandboxError> {
         request.check()?;
         let mut state = self.open()?;
         let ticket = state.number();
         state.outstanding += 1;
-        let job = Job::new(request, None, Reply::Ticket(ticket));
+        let job = Job::new(request, turn, Reply::Ticket(ticket));
         state.queue.push(job);
         ring(state.bell.as_deref());
         Ok(ticket)

@@ -106,6 +106,12 @@ impl Supervisor {
                 state.forgotten = true;
                 let number = state.session;
                 self.rest(number);
+                continue;
+            }
+            let queues = self.fleets.iter().map(|fleet| &fleet.waiting);
+            let mut waiting = queues.chain([&self.sessions.waiting]).flatten();
+            if waiting.any(|w| w.job.turn.is_some_and(|turn| turn.to == id)) {
+                self.sessions.unwanted.insert(id);
             }
         }
     }

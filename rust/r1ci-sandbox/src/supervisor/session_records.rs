@@ -1,6 +1,6 @@
 //! What is known of sessions and their processes. `sessions.rs` decides; nothing is decided here.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::os::fd::OwnedFd;
 use std::time::Instant;
 
@@ -19,6 +19,8 @@ pub(super) struct Sessions {
     pub states: HashMap<u64, State>,
     /// Why states that somebody may still hold on to are gone.
     pub gone: HashMap<u64, String>,
+    /// States to come of turns that wait, which nobody wants.
+    pub unwanted: HashSet<u64>,
     /// Turns whose states have a process.
     pub waiting: VecDeque<Waiting>,
 }

@@ -169,6 +169,8 @@ impl Supervisor {
         let execution = self.next_number;
         self.next_number += 1;
         let made = State::new(number, ours, Phase::Turn(execution), Some(turn.from));
+        let mut made = made;
+        made.forgotten = self.sessions.unwanted.remove(&turn.to);
         self.sessions.states.insert(turn.to, made);
         if let Some(state) = self.sessions.states.get_mut(&turn.from) {
             state.forking += 1;
