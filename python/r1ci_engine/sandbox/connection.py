@@ -48,6 +48,8 @@ class Answer:
     status: HTTPStatus
     document: Any
     headers: Mapping[str, str] = field(default_factory=dict[str, str])
+    release: Callable[[], None] = lambda: None
+    """Called when the answer is out, or cannot get out."""
 
 
 class _DeadlineReader(io.RawIOBase):
@@ -153,7 +155,10 @@ class Connection(BaseHTTPRequestHandler):
             self._write(Answer(HTTPStatus.INTERNAL_SERVER_ERROR, {"detail": "internal error"}))
             raise
         stays = not (self.close_connection or self._body_waits) and self._host.may_stay()
-        self._write(answer, stays)
+        try:
+            self._write(answer, stays)
+        finally:
+            answer.release()
         if not stays:
             self._linger()
         return stays

@@ -15,6 +15,7 @@ import socket
 import threading
 import time
 from contextlib import suppress
+from functools import partial
 from http import HTTPStatus
 from types import TracebackType
 from typing import Self
@@ -39,6 +40,12 @@ _SPARE_CONNECTIONS = 64
 """Beyond the requests under way: for those who are to be told that there is no room."""
 _BODIES_AT_ONCE = 16
 """So many bodies of the largest size are held in memory at once."""
+
+
+_ANSWER_BYTES = 256 << 20
+"""Files that are on their way back, in all their forms, take at most so much memory."""
+_FORMS = 4
+"""A file is held as it is, as base64, as JSON and as bytes to send."""
 
 
 class _Allowance:
@@ -88,6 +95,7 @@ class SandboxServer:
         self._patience = patience or Patience()
         self._requests = _Allowance(queue)
         self._body_memory = _Allowance(_BODIES_AT_ONCE * body_bytes)
+        self._answer_memory = _Allowance(_ANSWER_BYTES)
         # Half of the descriptors: the sandbox needs its own.
         descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         self._most_connections = min(queue + _SPARE_CONNECTIONS, descriptors // 2)
@@ -286,7 +294,10 @@ class SandboxServer:
         if host_header is None:
             return True
         header = host_header.strip()
-        name = header.rpartition("]")[0].lstrip("[") or header.partition(":")[0]
+        inside, bracket, port = header.rpartition("]")
+        if bracket and (not inside.startswith("[") or (port and not port.startswith(":"))):
+            return False
+        name = inside[1:] if bracket else header.partition(":")[0]
         return name.lower() in ("localhost", self._host.lower()) or _is_loopback(name)
 
     def _run_code(self, client: Connection) -> Answer:
@@ -311,7 +322,11 @@ class SandboxServer:
                 [result] = self._sandbox.run_many([to_execution(asked, self._limits)])
             except SandboxError as error:
                 return Answer(HTTPStatus.OK, answer_fault(error.message))
-            return Answer(HTTPStatus.OK, answer(asked, result))
+            large = _FORMS * sum(map(len, result.files.values()))
+            if not self._answer_memory.take(large):
+                raise Refusal(HTTPStatus.SERVICE_UNAVAILABLE, "too many large answers at once")
+            release = partial(self._answer_memory.give_back, large)
+            return Answer(HTTPStatus.OK, answer(asked, result), release=release)
         finally:
             self._body_memory.give_back(held)
 

@@ -22,6 +22,7 @@
 #[doc = include_str!("../README.md")]
 struct Readme;
 
+mod aftermath;
 mod capture;
 mod cgroup;
 mod error;

@@ -113,12 +113,13 @@ proptest! {
 
     #[test]
     fn a_state_s_words_are_few(
-        message in prop_oneof![bytes(7), "[BD][\0-\x03]{0,5}".prop_map(Into::into)],
+        message in prop_oneof![bytes(7), "[BDE][\0-\x03]{0,5}".prop_map(Into::into)],
     ) {
         let read = match message.as_slice() {
             [b'B', number @ ..] if number.len() == 4 => {
                 Some(Word::Begun(i32::from_ne_bytes(number.try_into().expect("four"))))
             }
+            [b'E', ..] => Some(Word::Failed),
             [b'D', status, 1] => Some(Word::Done(*status, LastWords::Ended)),
             [b'D', status, 2] => Some(Word::Done(*status, LastWords::OutOfMemory)),
             _ => None,

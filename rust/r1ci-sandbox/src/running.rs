@@ -15,7 +15,6 @@ use rustix::process::{Signal, pidfd_send_signal};
 
 use crate::capture::Capture;
 use crate::cgroup::Group;
-use crate::files;
 use crate::parcel::{Parcel, REMARK_BYTES, REMARK_STEP, status_channel};
 use crate::policy::{Layer, Limits, Request};
 use crate::report::{Ending, Exception, Execution, Stop, judge, parse_remark};
@@ -26,6 +25,8 @@ use crate::zygote::{SCRATCH_FILES, Slot, Zygote};
 
 /// Output beyond which a script is stopped: no honest program comes near it.
 pub(crate) const FLOOD_BYTES: u64 = 256 << 20;
+/// Most reads of a stream after the end of its process.
+const MOST_READS: usize = 64;
 /// First pause before looking whether a script computes or sleeps; doubles up to `LONG_LOOK`.
 const SHORT_LOOK: Duration = Duration::from_millis(4);
 const LONG_LOOK: Duration = Duration::from_millis(50);
@@ -97,28 +98,26 @@ impl Running {
         request: &Request,
         limits: Limits,
         zygote: &mut Zygote,
-        group: Option<Group>,
+        group: &mut Option<Group>,
         (kind, scratch_bytes): (usize, u64),
-    ) -> Result<Self, String> {
-        let failed = |error: io::Error| error.to_string();
-        let slot = zygote.lend_slot().map_err(|error| error.to_string())?;
-        let parcel = Parcel::pack(request).map_err(failed)?;
-        let wants_folder = !request.fetch.is_empty() && slot.is_none();
-        let (status, status_theirs) = status_channel(wants_folder).map_err(failed)?;
+    ) -> io::Result<Self> {
+        let parcel = Parcel::pack(request)?;
+        let wants_folder = !request.fetch.is_empty() && zygote.makes_folders();
+        let (status, status_theirs) = status_channel(wants_folder)?;
+        let slot = zygote.lend_slot()?;
         let mut order = parcel.order(execution, request);
         if wants_folder {
             order.flags |= flag::WANTS_FOLDER;
         }
         let handles = parcel.handles(&status_theirs);
         let begun = Instant::now();
-        zygote
-            .send(
-                &mut order,
-                &limits,
-                &handles,
-                (slot.as_ref(), group.as_ref()),
-            )
-            .map_err(failed)?;
+        let lent = (slot.as_ref(), group.as_ref());
+        if let Err(error) = zygote.send(&mut order, &limits, &handles, lent) {
+            if let Some(slot) = slot {
+                zygote.take_back(slot);
+            }
+            return Err(error);
+        }
         let mut running = Self::new(parcel, request, limits, zygote, (kind, scratch_bytes));
         running.begun = begun;
         running.status = Some(status);
@@ -132,7 +131,7 @@ impl Running {
                 .chain([Layer::Cgroup])
                 .collect();
         }
-        running.group = group;
+        running.group = group.take();
         Ok(running)
     }
 
@@ -333,7 +332,12 @@ impl Running {
     pub fn conclude(&mut self, ending: &Ending, buffer: &mut [u8]) -> Result<Execution, String> {
         let wall = self.begun.elapsed();
         for stream in &mut self.streams {
-            while stream.open && stream.read(buffer) {}
+            // A pipe holds no more than this; whoever else has its other end may go on writing.
+            for _ in 0..MOST_READS {
+                if !(stream.open && stream.read(buffer)) {
+                    break;
+                }
+            }
         }
         let began = self.began();
         if self.stop.is_none() {
@@ -348,7 +352,6 @@ impl Running {
         let (exception, call) = self.remark();
         let foreign = signal == Some(libc::SIGSYS);
         let denied_call = call.or_else(|| foreign.then(|| "a call of another architecture".into()));
-        let files = self.fetched();
         let [stdout, stderr] = &mut self.streams;
         let mut stderr = stderr.capture.take();
         for (path, short) in self.short_names.iter() {
@@ -365,7 +368,7 @@ impl Running {
             peak_rss_bytes: ending.peak_rss_bytes,
             exception,
             denied_call,
-            files,
+            files: Vec::new(),
             kept: false,
             layers: self.layers.to_vec(),
             detail,
@@ -387,19 +390,7 @@ impl Running {
             let missing = || Err("the turn did not begin".into());
             return if self.turn_began { Ok(()) } else { missing() };
         };
-        let mut note = [0; 64];
-        let message = if self.fetch.is_empty() || self.slot.is_some() {
-            let size = rustix::io::read(status, &mut note).unwrap_or(0);
-            Message {
-                size,
-                ..Message::default()
-            }
-        } else {
-            let received = wire::receive(status, &mut note);
-            received.ok().flatten().unwrap_or_default()
-        };
-        self.folder = message.handle;
-        read_note(&note[..message.size])
+        read_status(status, &mut self.folder)
     }
 
     /// What the child left in the memory behind its source.
@@ -410,12 +401,32 @@ impl Running {
         parse_remark(&page[..size])
     }
 
-    /// The files that were asked for, as far as they are there.
-    fn fetched(&self) -> Vec<(String, Vec<u8>)> {
-        let lent = self.slot.as_ref().map(|slot| &slot.folder);
-        match lent.or(self.folder.as_ref()) {
-            Some(folder) => files::fetch(folder.as_fd(), &self.fetch, self.scratch_bytes),
-            None => Vec::new(),
+    /// Where to read back which files, if any are wanted and there is such a place.
+    pub fn take_fetch(&mut self) -> Option<(OwnedFd, Vec<String>, u64)> {
+        if self.fetch.is_empty() {
+            return None;
+        }
+        let lent = self.slot.as_ref().map(|slot| slot.folder.try_clone());
+        let folder = lent.map_or_else(|| self.folder.take(), io::Result::ok)?;
+        Some((folder, std::mem::take(&mut self.fetch), self.scratch_bytes))
+    }
+}
+
+/// Read what a child says before its script begins. Its work folder may come first.
+pub(crate) fn read_status(status: &OwnedFd, folder: &mut Option<OwnedFd>) -> Result<(), String> {
+    loop {
+        let mut note = [0; 64];
+        let message = match wire::receive(status, &mut note) {
+            Ok(message) => message.unwrap_or_default(),
+            // It is a pipe.
+            Err(_) => Message {
+                size: rustix::io::read(status, &mut note).unwrap_or(0),
+                ..Message::default()
+            },
+        };
+        match &note[..message.size] {
+            [b'H'] => *folder = message.handle,
+            note => return read_note(note),
         }
     }
 }

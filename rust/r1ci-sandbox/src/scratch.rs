@@ -109,6 +109,15 @@ fn weigh(folder: BorrowedFd<'_>, depth: usize, count: &mut dyn FnMut(u64) -> boo
     true
 }
 
+/// Whether `root` holds nothing.
+pub(crate) fn is_empty(root: BorrowedFd<'_>) -> bool {
+    let Ok(mut entries) = Dir::read_from(root) else {
+        return false;
+    };
+    let own = |name: &std::ffi::CStr| matches!(name.to_bytes(), b"." | b"..");
+    entries.all(|entry| entry.is_ok_and(|entry| own(entry.file_name())))
+}
+
 /// Remove `path` and all it holds.
 fn remove(path: &Path) -> io::Result<()> {
     empty(open_folder(CWD, path)?.as_fd())?;

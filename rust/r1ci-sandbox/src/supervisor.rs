@@ -20,6 +20,7 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{Timespec, epoll};
 
+use crate::aftermath::{Aftermath, Fetch};
 use crate::cgroup::Groups;
 use crate::error::SandboxError;
 use crate::kinds::{self, Kind};
@@ -27,9 +28,10 @@ use crate::policy::{Layer, Limits, Request, SandboxConfig};
 use crate::pool::{Job, Shared};
 use crate::report::{Ending, Execution, ExitReason, Stop};
 use crate::running::Running;
+use crate::scratch;
 use crate::usage;
 use crate::wire::{self, Reply};
-use crate::zygote::Arrangement;
+use crate::zygote::{Arrangement, Slot};
 
 use fleet::{Attempt, Fleet, State, Waiting};
 use session_records::Sessions;
@@ -38,6 +40,10 @@ use session_records::Sessions;
 const MEMORY_LOOK: Duration = Duration::from_millis(50);
 /// Tries of a script that never began.
 const MOST_TRIES: u32 = 5;
+/// How long to wait when the machine is out of something, and how often when nothing runs here that
+/// could give it back.
+const SHORT_PAUSE: Duration = Duration::from_millis(20);
+const MOST_PUT_OFF: u32 = 500;
 /// Starts of one kind that may fail in a row.
 const MOST_FAILURES: u32 = 3;
 /// Read at most this much of a stream before going round again.
@@ -62,6 +68,9 @@ pub(crate) struct Supervisor {
     running: HashMap<u64, (Running, Job)>,
     sessions: Sessions,
     groups: Option<Groups>,
+    aftermath: Aftermath,
+    /// Nothing is begun before that.
+    short_until: Instant,
     /// What was tried at the start and did not work.
     failed: Vec<(Attempt, String)>,
     next_number: u64,
@@ -126,6 +135,7 @@ impl Supervisor {
             fleets: fleets.collect(),
             kinds,
             config: config.clone(),
+            aftermath: Aftermath::new(&shared),
             shared,
             epoll,
             arrangement: Arrangement {
@@ -136,6 +146,7 @@ impl Supervisor {
             running: HashMap::new(),
             sessions: Sessions::default(),
             groups: None,
+            short_until: Instant::now(),
             failed: Vec::new(),
             next_number: 1,
             buffer: vec![0; CHUNK],
@@ -174,6 +185,7 @@ impl Supervisor {
     pub fn run(mut self) {
         loop {
             if self.shared.is_closing() {
+                self.end_all_sessions();
                 for (running, _) in self.running.values_mut() {
                     running.stop(Stop::Closing);
                 }
@@ -221,7 +233,7 @@ impl Supervisor {
         let limits = job.request.limits.unwrap_or(self.config.limits);
         let facts = (place, self.config.scratch_bytes);
         let grouped = limits.processes > 0 || self.config.required.contains(&Layer::Cgroup);
-        let group = match self.groups.as_mut().filter(|_| grouped) {
+        let mut group = match self.groups.as_mut().filter(|_| grouped) {
             Some(groups) => {
                 let bytes = limits
                     .memory_bytes
@@ -233,17 +245,34 @@ impl Supervisor {
             }
             None => None,
         };
-        match Running::start(number, &job.request, limits, zygote, group, facts) {
+        match Running::start(number, &job.request, limits, zygote, &mut group, facts) {
             Ok(running) => {
                 self.watch_streams(number, &running);
                 self.running.insert(number, (running, job));
             }
-            // Nothing was handed over: the zygote is gone, or the machine is out of descriptors.
-            Err(reason) => {
-                self.again(place, job, &reason);
-                self.lose(place, &reason);
+            // Nothing was handed over.
+            Err(error) => {
+                if let (Some(group), Some(groups)) = (group, &mut self.groups) {
+                    groups.take_back(group);
+                }
+                if is_short(&error) {
+                    self.put_off(Some(place), job, &error);
+                } else {
+                    self.again(place, job, &error.to_string());
+                    self.lose(place, &error.to_string());
+                }
             }
         }
+    }
+
+    /// The machine, or this process, is out of something that others will give back: wait for that.
+    fn put_off(&mut self, place: Option<usize>, mut job: Job, error: &io::Error) {
+        job.put_off += 1;
+        if self.running.is_empty() && job.put_off > MOST_PUT_OFF || job.is_trial() {
+            return self.answer_fault(job, format!("the sandbox cannot begin a script: {error}"));
+        }
+        self.short_until = Instant::now() + SHORT_PAUSE;
+        self.queue(place).push_front(Waiting { number: 0, job });
     }
 
     fn watch_streams(&self, number: u64, running: &Running) {
@@ -265,7 +294,10 @@ impl Supervisor {
         };
         for event in events {
             match Topic::unpack(event.data.u64()) {
-                Topic::Calls => self.shared.hush(),
+                Topic::Calls => {
+                    self.shared.hush();
+                    self.take_emptied();
+                }
                 Topic::Fleet(place) => self.hear(place),
                 Topic::Stream(number, stream) => self.read(number, stream),
                 Topic::Keeper(session) => self.hear_keeper(session),
@@ -380,18 +412,64 @@ impl Supervisor {
             return self.keeper_exited(number);
         };
         let concluded = running.conclude(ending, &mut self.buffer);
-        let (place, slot, group) = (running.kind, running.slot.take(), running.group.take());
+        let fetch = running.take_fetch();
+        let (place, mut slot, group) = (running.kind, running.slot.take(), running.group.take());
         drop(running);
         match concluded {
-            // The answer first: emptying a folder may take a while.
-            Ok(execution) => job.answer(execution, &self.shared),
+            Ok(execution) => match fetch {
+                Some((folder, paths, most_bytes)) => self.aftermath.fetch(Fetch {
+                    folder,
+                    paths,
+                    most_bytes,
+                    execution,
+                    job,
+                    slot: self.of_zygote(place, slot.take()),
+                }),
+                None => job.answer(execution, &self.shared),
+            },
             Err(reason) => self.again(place, job, &reason),
         }
-        if let (Some(slot), State::Ready(zygote)) = (slot, &mut self.fleets[place].state) {
-            zygote.take_back(slot);
-        }
+        self.clear(place, slot);
         if let (Some(group), Some(groups)) = (group, &mut self.groups) {
             groups.take_back(group);
+        }
+    }
+
+    /// A lent folder with its zygote's number; none if that zygote is gone, and its folders with it.
+    fn of_zygote(&self, place: usize, slot: Option<Slot>) -> Option<(u64, Slot)> {
+        match &self.fleets[place].state {
+            State::Ready(zygote) => Some((zygote.serial, slot?)),
+            _ => None,
+        }
+    }
+
+    /// Have a lent folder emptied, to be lent again.
+    fn clear(&mut self, place: usize, slot: Option<Slot>) {
+        let Some((serial, slot)) = self.of_zygote(place, slot) else {
+            return;
+        };
+        match &mut self.fleets[place].state {
+            State::Ready(zygote) if scratch::is_empty(slot.folder.as_fd()) => {
+                zygote.take_back(slot);
+            }
+            _ => self.aftermath.empty(serial, slot),
+        }
+    }
+
+    /// Folders that have been emptied go back to their zygotes.
+    fn take_emptied(&mut self) {
+        for (serial, slot) in self.aftermath.emptied() {
+            let zygotes = self
+                .fleets
+                .iter_mut()
+                .filter_map(|fleet| match &mut fleet.state {
+                    State::Ready(zygote) => Some(zygote),
+                    _ => None,
+                });
+            let owner = zygotes.into_iter().find(|zygote| zygote.serial == serial);
+            if let (Some(zygote), Some(slot)) = (owner, slot) {
+                zygote.take_back(slot);
+            }
         }
     }
 
@@ -410,6 +488,21 @@ impl Supervisor {
             self.answer_fault(job, reason.to_owned());
         }
     }
+}
+
+/// Whether the kernel was out of something: descriptors, memory, room for descriptors on their way.
+fn is_short(error: &io::Error) -> bool {
+    let numbers = [
+        libc::EMFILE,
+        libc::ENFILE,
+        libc::ENOMEM,
+        libc::ENOBUFS,
+        libc::EAGAIN,
+        libc::ETOOMANYREFS,
+    ];
+    error
+        .raw_os_error()
+        .is_some_and(|number| numbers.contains(&number))
 }
 
 fn watch(epoll: &std::os::fd::OwnedFd, handle: BorrowedFd<'_>, topic: &Topic) -> io::Result<()> {

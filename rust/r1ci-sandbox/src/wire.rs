@@ -203,6 +203,8 @@ pub(crate) fn parse_reply(message: &[u8], handle: Option<OwnedFd>) -> Option<Rep
 pub(crate) enum Word {
     /// Its process is there, and has this number among the session's.
     Begun(i32),
+    /// Its process could not be made; the reason follows.
+    Failed,
     /// Its turn has ended with this status.
     Done(u8, LastWords),
 }
@@ -211,6 +213,7 @@ pub(crate) enum Word {
 pub(crate) fn parse_word(message: &[u8]) -> Option<Word> {
     match *message {
         [b'B', a, b, c, d] => Some(Word::Begun(i32::from_ne_bytes([a, b, c, d]))),
+        [b'E', ..] => Some(Word::Failed),
         [b'D', status, words @ 1..=2] => Some(Word::Done(status, last_words(words)?)),
         _ => None,
     }

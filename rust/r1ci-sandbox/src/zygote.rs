@@ -11,7 +11,6 @@ use std::sync::Arc;
 use rustix::process::{Signal, pidfd_send_signal};
 
 use crate::cgroup::Group;
-use crate::error::SandboxError;
 use crate::policy::{Layer, Limits, SandboxConfig};
 use crate::scratch::OwnFolder;
 use crate::wire::{Order, flag};
@@ -33,6 +32,8 @@ const DEVICES: &[&str] = &[
 
 /// A running warm interpreter. Dropping it ends the process and removes its work folder.
 pub(crate) struct Zygote {
+    /// Tells it from those before and after it.
+    pub serial: u64,
     process: Child,
     pidfd: OwnedFd,
     /// The socket that requests and replies travel on.
@@ -107,6 +108,21 @@ pub(crate) struct Slot {
     ruleset: Option<OwnedFd>,
 }
 
+/// The kernel's answer behind a ruleset that could not be made, if there is one.
+fn ruleset_error(error: landlock::RulesetError) -> io::Error {
+    let mut cause: Option<&dyn std::error::Error> = Some(&error);
+    while let Some(inner) = cause {
+        if let Some(number) = inner
+            .downcast_ref::<io::Error>()
+            .and_then(io::Error::raw_os_error)
+        {
+            return io::Error::from_raw_os_error(number);
+        }
+        cause = inner.source();
+    }
+    io::Error::other(error)
+}
+
 impl Zygote {
     /// Hand a script over: `handles` are the source and the streams, `slot` a work folder and
     /// `group` a control group lent.
@@ -140,8 +156,13 @@ impl Zygote {
         wire::send(&self.control, &order.bytes(limits), &all[..count])
     }
 
+    /// Whether each child makes its own work folder.
+    pub fn makes_folders(&self) -> bool {
+        self.arrangement.own_namespaces
+    }
+
     /// A work folder for one execution; none where children make their own.
-    pub fn lend_slot(&mut self) -> Result<Option<Slot>, SandboxError> {
+    pub fn lend_slot(&mut self) -> io::Result<Option<Slot>> {
         if self.arrangement.own_namespaces {
             return Ok(None);
         }
@@ -152,8 +173,7 @@ impl Zygote {
         self.slots_made += 1;
         let name = format!("work{number}");
         let owner = self.arrangement.private_uid;
-        let folder = scratch::make_below(self.scratch.as_fd(), &name, owner)
-            .map_err(SandboxError::system("make a work folder"))?;
+        let folder = scratch::make_below(self.scratch.as_fd(), &name, owner)?;
         let ruleset = self
             .rules
             .as_ref()
@@ -167,7 +187,7 @@ impl Zygote {
                 )
             })
             .transpose()
-            .map_err(|error| SandboxError::system("make a ruleset")(io::Error::other(error)))?
+            .map_err(ruleset_error)?
             .flatten();
         Ok(Some(Slot {
             number,
@@ -176,11 +196,9 @@ impl Zygote {
         }))
     }
 
-    /// Take a work folder back. One that cannot be emptied is never lent again.
+    /// Take back a work folder that is empty again.
     pub fn take_back(&mut self, slot: Slot) {
-        if scratch::empty(slot.folder.as_fd()).is_ok() {
-            self.slots.push(slot);
-        }
+        self.slots.push(slot);
     }
 }
 

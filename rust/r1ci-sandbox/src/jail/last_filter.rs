@@ -68,8 +68,10 @@ pub(super) fn last_filter(whom: For, refused: &[c_long]) -> BpfProgram {
     clone.extend([
         any_bit(namespaces as u32, 1),
         end(refuse),
-        any_bit(libc::CLONE_THREAD as u32, 1),
+        any_bit(libc::CLONE_THREAD as u32, 3),
+        any_bit(libc::CLONE_FILES as u32, 1),
         allow.clone(),
+        end(refuse),
         end(not_a_thread),
     ]);
     let mut prctl = vec![
@@ -134,7 +136,9 @@ mod tests {
             assert_eq!(answer(libc::SYS_prctl, libc::PR_SET_PDEATHSIG), refuse);
             assert_eq!(answer(libc::SYS_prctl, libc::PR_SET_DUMPABLE), refuse);
             assert_eq!(answer(libc::SYS_prctl, libc::PR_SET_NAME), allow);
-            let thread = libc::CLONE_THREAD | libc::CLONE_VM;
+            let apart = libc::CLONE_THREAD | libc::CLONE_VM;
+            let thread = apart | libc::CLONE_FILES;
+            assert_eq!(answer(libc::SYS_clone, apart), refuse);
             assert_eq!(answer(libc::SYS_clone, thread), allow);
             assert_eq!(
                 answer(libc::SYS_clone, thread | libc::CLONE_NEWUSER),

@@ -78,6 +78,9 @@ const REFUSED: &[c_long] = &[
     libc::SYS_msgctl,
     libc::SYS_mq_open,
     libc::SYS_mq_unlink,
+    libc::SYS_vmsplice,
+    libc::SYS_landlock_create_ruleset,
+    libc::SYS_landlock_add_rule,
     libc::SYS_mlock,
     libc::SYS_mlock2,
     libc::SYS_mlockall,
@@ -110,6 +113,8 @@ const REFUSED: &[c_long] = &[
     libc::SYS_fremovexattr,
     libc::SYS_mknodat,
     // the machine
+    libc::SYS_sync,
+    libc::SYS_syncfs,
     libc::SYS_init_module,
     libc::SYS_finit_module,
     libc::SYS_delete_module,
@@ -181,6 +186,10 @@ const SIGNALS: &[c_long] = &[
     libc::SYS_rt_tgsigqueueinfo,
 ];
 
+/// Sends descriptors, which then count against the user and not against the process: enough of them,
+/// and nobody of that user can send any.
+const HANDING_OVER: &[c_long] = &[libc::SYS_sendmsg, libc::SYS_sendmmsg];
+
 /// Ways out of the process group that a session is ended by.
 const LEADERSHIP: &[c_long] = &[libc::SYS_setsid, libc::SYS_setpgid];
 
@@ -220,11 +229,13 @@ pub(crate) fn filters(landlock_abi: i32, own_folder: bool) -> Result<Filters, Ba
         architecture()?,
     )?;
     let signals = if landlock_abi < 6 { SIGNALS } else { &[] };
+    let last = [HANDING_OVER, signals].concat();
+    let of_states = [HANDING_OVER, SIGNALS, LEADERSHIP].concat();
     Ok(Filters {
         zygote: bytes(foreign_numbers_killed(refused.try_into()?)),
-        child: bytes(last_filter(For::Script, signals)),
-        forking_child: bytes(last_filter(For::ForkingScript, signals)),
-        state: bytes(last_filter(For::State, &[SIGNALS, LEADERSHIP].concat())),
+        child: bytes(last_filter(For::Script, &last)),
+        forking_child: bytes(last_filter(For::ForkingScript, &last)),
+        state: bytes(last_filter(For::State, &of_states)),
     })
 }
 
@@ -259,7 +270,7 @@ fn conditional() -> Result<BTreeMap<c_long, Vec<SeccompRule>>, BackendError> {
         pair.push(rule(1, Is::MaskedEq(0xf), flag(kind))?);
     }
 
-    let prctl = each(
+    let mut prctl = each(
         0,
         &[
             flag(libc::PR_SET_MM),
@@ -269,6 +280,8 @@ fn conditional() -> Result<BTreeMap<c_long, Vec<SeccompRule>>, BackendError> {
             u64::from(PR_SCHED_CORE),
         ],
     )?;
+    // Newer ones, such as one for a private table of futexes that takes gigabytes of the kernel.
+    prctl.push(rule(0, Is::Gt, u64::from(LAST_KNOWN_PRCTL))?);
     // Signals by way of file readiness, and leases that stall other openers.
     let fcntl = each(
         1,
@@ -280,11 +293,9 @@ fn conditional() -> Result<BTreeMap<c_long, Vec<SeccompRule>>, BackendError> {
             flag(libc::F_NOTIFY),
         ],
     )?;
-    let ioctl = each(
+    let mut ioctl = each(
         1,
         &[
-            FIOSETOWN,
-            SIOCSPGRP,
             libc::TIOCSTI,
             TIOCLINUX,
             FS_IOC_SETFLAGS,
@@ -295,12 +306,17 @@ fn conditional() -> Result<BTreeMap<c_long, Vec<SeccompRule>>, BackendError> {
             FS_IOC_ENABLE_VERITY,
         ],
     )?;
+    // Of any socket these tell, and set, what belongs to the machine's network.
+    ioctl.push(rule(1, Is::MaskedEq(0xffff_ff00), SOCKET_REQUESTS)?);
+    // A thread with descriptors of its own has the limit on them for itself.
+    let apart = rule(2, Is::MaskedEq(CLOSE_RANGE_UNSHARE), CLOSE_RANGE_UNSHARE)?;
     let other_process = || rule(0, Is::Ne, 0).map(|rule| vec![rule]);
     Ok(BTreeMap::from([
         (libc::SYS_socketpair, pair),
         (libc::SYS_prctl, prctl),
         (libc::SYS_fcntl, fcntl),
         (libc::SYS_ioctl, ioctl),
+        (libc::SYS_close_range, vec![apart]),
         (libc::SYS_prlimit64, other_process()?),
         (libc::SYS_sched_setaffinity, other_process()?),
     ]))
@@ -311,8 +327,10 @@ const PR_SET_SYSCALL_USER_DISPATCH: u32 = 59;
 const PR_SCHED_CORE: u32 = 62;
 const F_SETSIG: u32 = 10;
 const F_SETOWN_EX: u32 = 15;
-const FIOSETOWN: u64 = 0x8901;
-const SIOCSPGRP: u64 = 0x8902;
+const SOCKET_REQUESTS: u64 = 0x8900;
+const CLOSE_RANGE_UNSHARE: u64 = 2;
+/// `PR_GET_MDWE`.
+const LAST_KNOWN_PRCTL: u32 = 66;
 const TIOCLINUX: u64 = 0x541c;
 // Attributes of files again, which their owner may change through a handle opened for reading.
 const FS_IOC_SETFLAGS: u64 = 0x4008_6602;
@@ -358,7 +376,12 @@ mod tests {
     #[test]
     fn no_call_is_both_refused_and_conditional() {
         let conditional = conditional().expect("rules");
-        for number in REFUSED.iter().chain(REFUSED_HERE).chain(SIGNALS) {
+        for number in REFUSED
+            .iter()
+            .chain(REFUSED_HERE)
+            .chain(SIGNALS)
+            .chain(HANDING_OVER)
+        {
             assert!(!conditional.contains_key(number), "{number}");
         }
     }

@@ -56,6 +56,8 @@ pub(crate) struct Job {
     pub turn: Option<Turn>,
     /// How often it has been handed to a zygote in vain.
     pub tries: u32,
+    /// How often there was no room for it.
+    pub put_off: u32,
     /// Its caller wants no result of it any more: it must not be tried again.
     pub given_up: bool,
     reply: Reply,
@@ -99,6 +101,7 @@ impl Job {
             request,
             turn,
             tries: 0,
+            put_off: 0,
             given_up: false,
             reply,
         }
@@ -338,6 +341,11 @@ impl Shared {
     /// Heard.
     pub fn hush(&self) {
         hush(self.lock().bell.as_deref());
+    }
+
+    /// Have the supervisor look at what has come in.
+    pub fn wake(&self) {
+        ring(self.lock().bell.as_deref());
     }
 
     /// Whether the caller wants to be done.

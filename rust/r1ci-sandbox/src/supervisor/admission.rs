@@ -119,7 +119,10 @@ impl Supervisor {
 
     /// Begin what may begin, oldest first.
     pub(super) fn begin_waiting(&mut self) {
-        while self.running.len() < MOST_RUNNING {
+        while self.running.len() < MOST_RUNNING
+            && self.short_until <= Instant::now()
+            && !self.aftermath.is_behind()
+        {
             let awake = self.running.values().filter(|(r, _)| !r.asleep).count();
             let ready = self.fleets.iter().enumerate().filter_map(|(place, fleet)| {
                 let first = fleet.waiting.front()?;

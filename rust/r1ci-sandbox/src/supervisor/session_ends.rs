@@ -14,7 +14,7 @@ use crate::usage;
 use crate::wire::{self, Reply};
 
 use super::session_records::{Phase, Session, State};
-use super::{State as FleetState, Supervisor, Topic, Waiting, watch};
+use super::{Supervisor, Topic, Waiting, watch};
 
 /// How often the processes of a session are counted, turns or not: a listing can lack some while
 /// others end.
@@ -89,13 +89,53 @@ impl Supervisor {
         let _ = epoll::delete(&self.epoll, &state.socket);
         match state.phase {
             Phase::Turn(execution) => self.conclude_turn(execution, ending, false),
+            Phase::Idle if state.forgotten => {}
             Phase::Idle => {
                 let reason = "the session's state is gone: its process died".to_owned();
                 self.sessions.gone.insert(id, reason);
             }
             Phase::Dying => {}
         }
+        if state.forking > 0 {
+            self.fail_unborn(number, id);
+        }
         self.look_for_strangers(number);
+    }
+
+    /// A state is gone that was to fork: its turns that have not begun never will.
+    fn fail_unborn(&mut self, number: u64, from: u64) {
+        let awaited = self.sessions.states.iter();
+        let awaited = awaited.filter(|(_, s)| s.session == number && s.process.is_none());
+        let awaited: Vec<u64> = awaited.map(|(id, _)| *id).collect();
+        for id in awaited {
+            self.hear_state(id); // it may have begun, unheard
+            let Some(state) = self.sessions.states.get(&id) else {
+                continue;
+            };
+            let (Phase::Turn(execution), None) = (state.phase, &state.process) else {
+                continue;
+            };
+            let turn = self.running.get(&execution).and_then(|(_, job)| job.turn);
+            if turn.is_some_and(|turn| turn.from == from) {
+                if let Some(state) = self.sessions.remove(id) {
+                    let _ = epoll::delete(&self.epoll, &state.socket);
+                }
+                self.fork_failed(execution, "the session's state died instead of going on");
+            }
+        }
+    }
+
+    /// End every session.
+    pub(super) fn end_all_sessions(&mut self) {
+        let living = self
+            .sessions
+            .all
+            .iter()
+            .filter(|(_, session)| !session.ending);
+        let living: Vec<u64> = living.map(|(number, _)| *number).collect();
+        for number in living {
+            self.end_session(number, "the sandbox was closed", None);
+        }
     }
 
     /// Nobody holds on to these states any more.
@@ -243,20 +283,16 @@ impl Supervisor {
         let Some(session) = self.sessions.all.get(&number) else {
             return;
         };
-        let mut note = [0; 64];
-        let message = wire::receive(&session.status, &mut note).ok().flatten();
-        let size = message.map_or(0, |message| message.size);
-        let complaint = running::read_note(&note[..size]).err().filter(|_| size > 0);
-        let reason = complaint.unwrap_or_else(|| "the session has ended: its keeper died".into());
+        let begun = running::read_status(&session.status, &mut None);
+        let reason = match begun {
+            Err(complaint) if session.folder.is_none() => complaint,
+            _ => "the session has ended: its keeper died".into(),
+        };
         self.end_session(number, &reason, None);
         let Some(mut session) = self.sessions.all.remove(&number) else {
             return;
         };
-        if let (Some(slot), FleetState::Ready(zygote)) =
-            (session.slot.take(), &mut self.fleets[session.place].state)
-        {
-            zygote.take_back(slot);
-        }
+        self.clear(session.place, session.slot.take());
         if let (Some(group), Some(groups)) = (session.group.take(), &mut self.groups) {
             groups.take_back(group);
         }
@@ -288,6 +324,7 @@ impl Supervisor {
             .collect();
         for number in due {
             self.look_for_strangers(number);
+            self.weigh_states(number);
         }
         let limit = self.config.session_idle;
         let idle: Vec<u64> = self
@@ -305,6 +342,24 @@ impl Supervisor {
             self.end_session(
                 number,
                 "the session has ended: it was idle for too long",
+                None,
+            );
+        }
+    }
+
+    /// End a session whose states have come to hold too much: threads may go on while a state forks.
+    fn weigh_states(&mut self, number: u64) {
+        let mut held = 0;
+        for state in self.sessions.states.values_mut() {
+            if state.session == number && state.phase == Phase::Idle {
+                state.weigh();
+                held += state.bytes + state.left_bytes;
+            }
+        }
+        if held > self.config.session_bytes {
+            self.end_session(
+                number,
+                "the session has ended: its states held too much memory",
                 None,
             );
         }

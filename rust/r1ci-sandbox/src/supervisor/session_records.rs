@@ -8,6 +8,7 @@ use rustix::process::{Pid, Signal, pidfd_send_signal};
 
 use crate::cgroup::Group;
 use crate::policy::Limits;
+use crate::usage;
 use crate::zygote::Slot;
 
 use super::Waiting;
@@ -129,6 +130,14 @@ impl State {
 
     pub fn handle(&self) -> Option<&OwnedFd> {
         self.process.as_ref()?.handle.as_ref()
+    }
+
+    /// New memory shows in what it has, memory that it copied in its faults.
+    pub fn weigh(&mut self) {
+        if let Some(Process { pid, .. }) = self.process {
+            let more = usage::anonymous_memory(pid).saturating_sub(self.inherited_bytes);
+            self.bytes = self.bytes.max(more).max(usage::touched_memory(pid));
+        }
     }
 
     /// No thread that a turn left behind computes while the state waits.

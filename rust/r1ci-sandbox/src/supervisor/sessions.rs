@@ -12,16 +12,17 @@ use rustix::event::epoll;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair, sockopt};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
+use crate::aftermath::Fetch;
 use crate::policy::{Layer, Limits};
 use crate::pool::{Job, Turn};
-use crate::report::{Ending, LastWords, Stop};
+use crate::report::{Ending, ExitReason, LastWords, Stop};
 use crate::running::{self, Running};
 use crate::usage;
 use crate::wire::{self, MOST_STATES, Order, Word, flag};
 
 use super::session_ends::{BROKE_RULES, COUNT_PAUSE, LEFT_PROCESSES};
 use super::session_records::{Phase, Process, Session, State};
-use super::{State as FleetState, Supervisor, Topic, Waiting, watch};
+use super::{State as FleetState, Supervisor, Topic, Waiting, is_short, watch};
 
 const NO_LISTING: &str = "sessions need a kernel that lists a process's children";
 
@@ -54,8 +55,8 @@ impl Supervisor {
             if usage::children(std::process::id() as i32).is_none() {
                 return self.refuse(job, NO_LISTING.into());
             }
-            if let Err(reason) = self.open_session(place, turn.from, limits) {
-                return self.answer_fault(job, reason);
+            if let Err(error) = self.open_session(place, turn.from, limits) {
+                return self.not_begun(Some(place), job, error);
             }
         }
         match self.fork_turn(turn, &job) {
@@ -63,23 +64,31 @@ impl Supervisor {
                 self.watch_streams(number, &running);
                 self.running.insert(number, (running, job));
             }
-            Err(Failure::Refused(reason)) => self.refuse(job, reason),
-            Err(Failure::Fault(reason)) => self.answer_fault(job, reason),
+            Err(failure) => self.not_begun(None, job, failure),
         }
     }
 
-    fn open_session(&mut self, place: usize, from: u64, limits: Limits) -> Result<(), String> {
-        let failed = |error: io::Error| error.to_string();
+    fn not_begun(&mut self, place: Option<usize>, job: Job, failure: Failure) {
+        match failure {
+            Failure::Refused(reason) => self.refuse(job, reason),
+            Failure::Fault(error) if is_short(&error) => self.put_off(place, job, &error),
+            Failure::Fault(error) => self.answer_fault(job, error.to_string()),
+        }
+    }
+
+    fn open_session(&mut self, place: usize, from: u64, limits: Limits) -> Result<(), Failure> {
+        let failed = Failure::Fault;
         let FleetState::Ready(zygote) = &mut self.fleets[place].state else {
-            return Err("the interpreter is not ready".into());
+            return Err(Failure::Refused("the interpreter is not ready".into()));
         };
         let session = self.next_number;
         self.next_number += 1;
-        let slot = zygote.lend_slot().map_err(|error| error.to_string())?;
         let (status, status_theirs) = socket().map_err(failed)?;
         let (keeper, keeper_theirs) = socket().map_err(failed)?;
         let (ours, theirs) = socket().map_err(failed)?;
-        sockopt::set_socket_passcred(&ours, true).map_err(|error| error.to_string())?;
+        let passed = sockopt::set_socket_passcred(&ours, true);
+        passed.map_err(|error| failed(error.into()))?;
+        let slot = zygote.lend_slot().map_err(failed)?;
         let mut order = Order {
             execution: session,
             flags: flag::OPENS_SESSION,
@@ -135,7 +144,7 @@ impl Supervisor {
 
     /// Tell the state to fork.
     fn fork_turn(&mut self, turn: Turn, job: &Job) -> Result<(u64, Running), Failure> {
-        let failed = |error: io::Error| Failure::Fault(error.to_string());
+        let failed = Failure::Fault;
         let Some(state) = self.sessions.states.get(&turn.from) else {
             return Err(Failure::Refused("the session's state is gone".into()));
         };
@@ -149,7 +158,7 @@ impl Supervisor {
             return Err(Failure::Refused(reason));
         }
         let FleetState::Ready(zygote) = &self.fleets[session.place].state else {
-            return Err(Failure::Fault("the interpreter is not ready".into()));
+            return Err(Failure::Refused("the interpreter is not ready".into()));
         };
         let (ours, theirs) = socket().map_err(failed)?;
         let passed = sockopt::set_socket_passcred(&ours, true);
@@ -204,11 +213,35 @@ impl Supervisor {
             (Some(Word::Done(status, last_words)), Some(sender), Some(pid)) if sender == pid => {
                 self.turn_done(id, pid, status, last_words);
             }
+            (Some(Word::Failed), _, None) => self.turn_failed(id, &buffer[1..message.size]),
             _ => {
                 let session = state.session;
                 self.end_session(session, BROKE_RULES, Some(id));
             }
         }
+    }
+
+    /// A state could not fork this turn; it is still there itself.
+    fn turn_failed(&mut self, id: u64, complaint: &[u8]) {
+        let Some(state) = self.sessions.remove(id) else {
+            return;
+        };
+        let _ = epoll::delete(&self.epoll, &state.socket);
+        let complaint = String::from_utf8_lossy(complaint);
+        if let Phase::Turn(execution) = state.phase {
+            let reason = format!("the session's state cannot go on: {complaint}");
+            self.fork_failed(execution, &reason);
+        }
+        self.rest(state.session);
+    }
+
+    /// The turn of that execution never began, by no fault of its own.
+    pub(super) fn fork_failed(&mut self, execution: u64, reason: &str) {
+        let from = self.running.get(&execution).and_then(|(_, job)| job.turn);
+        if let Some(from) = from.and_then(|turn| self.sessions.states.get_mut(&turn.from)) {
+            from.forking = from.forking.saturating_sub(1);
+        }
+        self.fail_turn(execution, ExitReason::Refused, reason);
     }
 
     fn close_socket(&mut self, id: u64) {
@@ -267,9 +300,7 @@ impl Supervisor {
     fn session_folder(&mut self, number: u64) -> Option<OwnedFd> {
         let session = self.sessions.all.get_mut(&number)?;
         if session.folder.is_none() {
-            let mut note = [0; 64];
-            let message = wire::receive(&session.status, &mut note).ok().flatten()?;
-            session.folder = message.handle;
+            let _ = running::read_status(&session.status, &mut session.folder);
         }
         session.folder.as_ref()?.try_clone().ok()
     }
@@ -297,9 +328,7 @@ impl Supervisor {
             return; // its death is on the way, and that is the verdict
         }
         state.stand_still();
-        // New memory shows in what it has, memory that it copied in its faults.
-        let more = usage::anonymous_memory(pid).saturating_sub(state.inherited_bytes);
-        state.bytes = more.max(usage::touched_memory(pid));
+        state.weigh();
         let all = self.sessions.states.values();
         let own = all.filter(|state| state.session == number);
         let held: u64 = own.map(|state| state.bytes + state.left_bytes).sum();
@@ -325,13 +354,24 @@ impl Supervisor {
             return;
         };
         let grouped = self.groups.is_some();
+        let fetch = running.take_fetch();
         match running.conclude(ending, &mut self.buffer) {
             Ok(mut result) => {
                 if grouped {
                     result.layers.push(Layer::Cgroup);
                 }
                 result.kept = kept;
-                job.answer(result, &self.shared);
+                match fetch {
+                    Some((folder, paths, most_bytes)) => self.aftermath.fetch(Fetch {
+                        folder,
+                        paths,
+                        most_bytes,
+                        execution: result,
+                        job,
+                        slot: None,
+                    }),
+                    None => job.answer(result, &self.shared),
+                }
             }
             Err(reason) => self.answer_fault(job, reason),
         }
@@ -341,7 +381,7 @@ impl Supervisor {
 /// Why a turn was not handed over.
 enum Failure {
     Refused(String),
-    Fault(String),
+    Fault(io::Error),
 }
 
 fn socket() -> io::Result<(OwnedFd, OwnedFd)> {

@@ -187,6 +187,8 @@ def prepare(config, proc):
             signal.signal(number, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)  # the caller may ignore it
     signal.pthread_sigmask(signal.SIG_SETMASK, ())  # or block what it likes
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # one for each living child
     os.umask(0o022)
     with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
         file.write("1000")  # if the machine runs dry, scripts go first

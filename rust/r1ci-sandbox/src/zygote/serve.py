@@ -107,6 +107,8 @@ def unpack(archive):
         path = archive.read(name_bytes)
         if b"/" in path:
             os.makedirs(os.path.dirname(path), exist_ok=True)
+        with contextlib.suppress(FileNotFoundError):  # of an earlier turn
+            os.unlink(path)
         with open(path, "xb", buffering=0) as file:
             while size:
                 size -= file.write(archive.read(min(size, 1 << 20)))
@@ -138,7 +140,7 @@ def leave(config, living):
 
 
 def living_children():
-    numbers = (ctypes.c_int * 1024)()
+    numbers = (ctypes.c_int * 2048)()
     return set(numbers[: library.r1ci_children(numbers, ctypes.c_size_t(len(numbers)))])
 
 

@@ -9,6 +9,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
@@ -79,6 +80,9 @@ const STANDARD_MODULES: &[&str] = &[
     "time",
     "typing",
 ];
+
+/// Counts interpreters that came up.
+static SERIAL: AtomicU64 = AtomicU64::new(0);
 
 /// What the interpreter says when it is ready.
 #[derive(Deserialize)]
@@ -218,6 +222,7 @@ impl Starting {
         let own = self.arrangement.own_namespaces;
         Ok(Some(Zygote {
             short_names: short_names(config, &facts, &self.inside, own).into(),
+            serial: SERIAL.fetch_add(1, Ordering::Relaxed),
             process: self.process.take().ok_or("it was ready before")?,
             pidfd: self.pidfd.try_clone().map_err(|error| error.to_string())?,
             control: self

@@ -66,6 +66,14 @@ unsafe extern "C" {
     pub fn epoll_ctl(poller: c_int, action: c_int, handle: c_int, event: *mut Event) -> c_int;
     pub fn epoll_wait(poller: c_int, events: *mut Event, most: c_int, milliseconds: c_int)
     -> c_int;
+    pub fn sendto(
+        socket: c_int,
+        bytes: *const c_void,
+        size: usize,
+        flags: c_int,
+        address: *const c_void,
+        address_bytes: u32,
+    ) -> isize;
     pub fn wait4(
         pid: c_int,
         status: *mut c_int,

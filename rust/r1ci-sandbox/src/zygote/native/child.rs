@@ -101,15 +101,9 @@ pub fn become_script(settings: &mut Settings, order: &Order, handles: &[c_int; M
         setsid();
         let died = prctl(PR_SET_PDEATHSIG, SIGKILL as c_ulong, 0, 0, 0);
         need(died == 0, status, b"parent-death signal");
+        send_folder(order, STATUS);
         put_jail_on(settings, order, STATUS, RULESET, order.filter());
-        let told = if order.flags & WANTS_FOLDER != 0 {
-            let folder = openat(AT_FDCWD, c".".as_ptr(), O_DIRECTORY);
-            let told = send(STATUS, &mut [b'S'], Some(folder));
-            close(folder);
-            told
-        } else {
-            write(STATUS, b"S".as_ptr().cast(), 1) == 1
-        };
+        let told = write(STATUS, b"S".as_ptr().cast(), 1) == 1;
         need(told, status, b"status");
         close(STATUS);
         if order.flags & HAS_RULESET != 0 {
@@ -129,6 +123,22 @@ pub fn enter_groups(order: &Order, handles: &[c_int; MOST_HANDLES], status: c_in
         // SAFETY: one byte of a literal.
         let written = unsafe { write(*entrance, c"0".as_ptr().cast(), 1) };
         need(written == 1, status, b"control group");
+    }
+}
+
+/// Hand the work folder over, if that is wanted: behind the filter nobody sends descriptors.
+pub fn send_folder(order: &Order, status: c_int) {
+    if order.flags & WANTS_FOLDER != 0 {
+        // SAFETY: a literal and descriptors.
+        unsafe {
+            let folder = openat(AT_FDCWD, c".".as_ptr(), O_DIRECTORY);
+            need(
+                send(status, &mut [b'H'], Some(folder)),
+                status,
+                b"work folder",
+            );
+            close(folder);
+        }
     }
 }
 

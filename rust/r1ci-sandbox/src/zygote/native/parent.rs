@@ -32,7 +32,7 @@ impl Child {
     };
 }
 /// The supervisor never has more executions under way.
-const MOST_CHILDREN: usize = 1024;
+const MOST_CHILDREN: usize = 2048;
 
 struct Serving {
     poller: c_int,

@@ -10,7 +10,9 @@ use core::ffi::{c_int, c_ulong};
 
 use super::Settings;
 use super::c_library::*;
-use super::child::{HIGH, complain, enter_groups, enter_work_folder, need, put_jail_on};
+use super::child::{
+    HIGH, complain, enter_groups, enter_work_folder, need, put_jail_on, send_folder,
+};
 use super::messages::*;
 use super::parent::{fork, old_clone, report_end};
 
@@ -61,20 +63,23 @@ pub fn open_session(settings: &mut Settings, order: &Order, handles: &[c_int; MO
         need(closed == 0, STATUS, b"close_range");
         let died = prctl(PR_SET_PDEATHSIG, SIGKILL as c_ulong, 0, 0, 0);
         need(died == 0, STATUS, b"parent-death signal");
+        send_folder(order, STATUS);
         put_jail_on(settings, order, STATUS, RULESET, order.filter());
-        let folder = if order.flags & WANTS_FOLDER != 0 {
-            openat(AT_FDCWD, c".".as_ptr(), O_DIRECTORY)
-        } else {
-            -1
-        };
-        let told = send(STATUS, &mut [b'S'], (folder >= 0).then_some(folder));
+        let told = write(STATUS, b"S".as_ptr().cast(), 1) == 1;
         need(told, STATUS, b"status");
-        for handle in [folder, STATUS, RULESET] {
-            close(handle);
-        }
+        close(STATUS);
+        close(RULESET);
         say_begun();
     }
     settings.slot = order.slot;
+}
+
+/// Send a message to the supervisor, by the one call for that which the filter leaves.
+fn say(message: &[u8]) -> bool {
+    let (bytes, size) = (message.as_ptr().cast(), message.len());
+    // SAFETY: the message lives until the call returns; there is no address.
+    let sent = unsafe { sendto(SOCKET, bytes, size, MSG_NOSIGNAL, core::ptr::null(), 0) };
+    sent == size as isize
 }
 
 /// Say to the supervisor that this process is there, and what its number is among its own.
@@ -83,7 +88,7 @@ fn say_begun() -> bool {
     let own = unsafe { getpid() };
     let mut message = [b'B', 0, 0, 0, 0];
     message[1..].copy_from_slice(&own.to_ne_bytes());
-    send(SOCKET, &mut message, None)
+    say(&message)
 }
 
 /// Wait for every process of the session and report its end, until there is none.
@@ -197,6 +202,6 @@ pub unsafe extern "C" fn r1ci_end_turn(settings: *mut Settings, status: c_int, l
             dup2(NULL, stream);
         }
         // If that fails, so does the wait for the next turn, which ends the process.
-        send(SOCKET, &mut [b'D', status as u8, last_words as u8], None);
+        say(&[b'D', status as u8, last_words as u8]);
     }
 }
