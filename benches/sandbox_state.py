@@ -67,7 +67,9 @@ class State:
             with suppress(OSError):
                 for link in list(Path(f"/proc/{pid}/fd").iterdir()):
                     with suppress(OSError):
-                        descriptors[_kind(os.readlink(link))] += 1
+                        target = os.readlink(link)
+                        if not (below and target.endswith("/cgroup.procs")):  # kept for reuse
+                            descriptors[_kind(target)] += 1
             with suppress(OSError):
                 for line in Path(f"/proc/{pid}/mountinfo").read_text().splitlines():
                     mounts[line.split()[4]] += 1

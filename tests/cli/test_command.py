@@ -169,7 +169,7 @@ def test_a_script_in_the_sandbox(capsys: pytest.CaptureFixture[str], tmp_path: P
     assert main(["sandbox", "run", str(script)]) == 0
     captured = capsys.readouterr()
     assert captured.out == "42\n"
-    assert captured.err.startswith("note\nok: ")
+    assert captured.err.startswith("note\nended with ok: ")
     script.write_text("1 / 0\n")
     assert main(["sandbox", "run", str(script), "--json"]) == 1
     result = json.loads(capsys.readouterr().out)

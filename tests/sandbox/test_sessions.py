@@ -259,7 +259,7 @@ def test_idle_sessions_end_and_say_so() -> None:
         opened.run("x = 1")
         time.sleep(0.6)
         result = opened.run("print(x)")
-        assert (result.exit_reason, result.kept) == (ExitReason.REFUSED, False)
+        assert (result.exit_reason, result.kept) == (ExitReason.INFRASTRUCTURE, False)
         assert "idle" in result.detail
         assert sandbox.open_session().run("print(1)").stdout == "1\n"
 
@@ -269,7 +269,7 @@ def test_sessions_and_their_states_are_counted() -> None:
         opened = [sandbox.open_session() for _ in range(3)]
         assert all(session.run("x = 1").kept for session in opened)
         refused = sandbox.open_session().run("x = 1")
-        assert refused.exit_reason is ExitReason.REFUSED
+        assert refused.exit_reason is ExitReason.INFRASTRUCTURE  # nothing that its code did
         assert "3 sessions are open" in refused.detail
         opened.pop()
         gc.collect()
@@ -338,3 +338,25 @@ def test_this_test_forks_as_states_do() -> None:
         os._exit(7)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 7
     assert ctypes.get_errno() == 0
+
+
+def test_a_turn_that_hoards_descriptors_costs_the_next_turn_only(session: Session) -> None:
+    good = session.checkpoint()
+    hoard = "import os\nkept = []\ntry:\n    while True: kept.append(os.open('/dev/null', 0))\n"
+    assert session.run(hoard + "except OSError: print(len(kept) > 40)").stdout == "True\n"
+    began = time.monotonic()
+    assert not session.run("print(x)").kept
+    assert time.monotonic() - began < 2.0
+    session.roll_back(good)
+    assert session.run("print(x)").stdout == "[1]\n"
+
+
+def test_turns_bring_no_limits_of_their_own(session: Session) -> None:
+    with pytest.raises(SandboxError, match="no limits"):
+        session.run_branches([ExecutionRequest("1", limits=Limits())])
+
+
+def test_a_closed_session_lets_go(sandbox: Sandbox) -> None:
+    with sandbox.open_session() as opened:
+        opened.run("x = 1")
+    assert opened.run("print(x)").exception_type == "NameError"

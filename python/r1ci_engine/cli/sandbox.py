@@ -43,23 +43,24 @@ class SandboxRun:
     """CPU seconds it may take."""
     memory_mb: int = 512
     """MiB it may use beyond the warm interpreter."""
+    stdin: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    """What it reads from standard input; nothing if not given."""
+    seed: int = 0
+    """Seeds `random` and numpy's global generator."""
     as_json: Json = False
 
     def run(self) -> int:
         """Run it once and show what came of it."""
         from r1ci_engine.sandbox import Limits, Sandbox
 
-        try:
-            code = require_file(self.file).read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-            raise ConfigError(f"cannot read `{self.file}`: {reason}") from error
+        code = _read_text(self.file)
+        stdin = "" if self.stdin is None else _read_text(self.stdin)
         asked = _checked(
             cpu_s=self.cpu_s, wall_s=self.wall_s, memory_mb=self.memory_mb, required=self.required
         )
         limits = Limits(cpu_s=asked.cpu_s, wall_s=asked.wall_s, memory_mb=asked.memory_mb)
         with Sandbox(workers=1, limits=limits, required=asked.required) as sandbox:
-            result = sandbox.run(code)
+            result = sandbox.run(code, stdin=stdin, seed=self.seed)
         status = 0 if result.exit_reason == "ok" else 1
         if self.as_json:
             print_json(asdict(result))
@@ -68,7 +69,7 @@ class SandboxRun:
         sys.stdout.flush()
         sys.stderr.write(result.stderr)
         sys.stderr.write(
-            f"{result.exit_reason}: {result.wall_s * 1000:.1f} ms wall, "
+            f"ended with {result.exit_reason}: {result.wall_s * 1000:.1f} ms wall, "
             f"{result.cpu_s * 1000:.1f} ms CPU, {result.peak_rss_mb:.0f} MiB; "
             f"layers {', '.join(result.layers)}\n"
         )
@@ -227,6 +228,14 @@ class SandboxBench:
             )
             sys.stdout.write(f"in force: {', '.join(figures['layers_available'])}\n")
         return 0
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return require_file(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise ConfigError(f"cannot read `{path}`: {reason}") from error
 
 
 def _short(value: object) -> str:

@@ -56,6 +56,17 @@ class Sandbox:
                 "this process does not know its Python interpreter",
                 hint="run under an ordinary `python`, not embedded in another program",
             )
+        if isinstance(required, str) or isinstance(preload, str) or isinstance(read_only, str):
+            raise SandboxError(
+                "`required`, `preload` and `read_only` are lists", hint='such as ["landlock"]'
+            )
+        for path in read_only:
+            if not os.path.exists(path):
+                raise SandboxError(f"`read_only` names `{path}`, which does not exist")
+        counts = {"workers": workers, "sessions": sessions, "session_memory_mb": session_memory_mb}
+        for name, value in {**counts, "session_idle_s": session_idle_s}.items():
+            if value is not None and not value > 0:
+                raise SandboxError(f"`{name}` is `{value}`", hint="it must be above zero")
         self._supervisor = Supervisor(
             python=sys.executable,
             library_paths=_library_paths(),

@@ -61,6 +61,12 @@ class Limits:
     def __post_init__(self) -> None:
         for limit in fields(self):
             value = getattr(self, limit.name)
+            whole = not limit.name.endswith("_s")
+            if isinstance(value, bool) or not isinstance(value, int if whole else (int, float)):
+                kind = "an integer" if whole else "a number of seconds"
+                raise SandboxError(
+                    f"limit `{limit.name}` is `{value!r}`", hint=f"this limit must be {kind}"
+                )
             least_is_zero = limit.name == "processes"
             if not (value > 0 or (least_is_zero and value == 0)):
                 least = "zero or more" if least_is_zero else "above zero"
@@ -137,8 +143,25 @@ class RawRequest(NamedTuple):
     fetch: list[str]
 
 
+def _check(name: str, value: object, kind: type | tuple[type, ...], what: str) -> None:
+    if not isinstance(value, kind):
+        raise SandboxError(
+            f"`{name}` is of type `{type(value).__name__}`", hint=f"it must be {what}"
+        )
+
+
 def to_raw(request: ExecutionRequest) -> RawRequest:
-    """The request with its texts in bytes."""
+    """The request with its texts in bytes. Raises SandboxError for values of the wrong type."""
+    _check("code", request.code, str, "the source as text")
+    _check("stdin", request.stdin, str, "text")
+    _check("seed", request.seed, int, "an integer")
+    _check("limits", request.limits, (Limits, type(None)), "`Limits` or None")
+    _check("files", request.files, Mapping, "a mapping of paths to bytes")
+    for path, contents in request.files.items():
+        _check("files", path, str, "a mapping with paths as text")
+        _check(f"files[{path[:100]!r}]", contents, (bytes, bytearray), "bytes")
+    if isinstance(request.fetch, str):
+        raise SandboxError("`fetch` is one text", hint="it must be a sequence of paths")
     return RawRequest(
         # A lone surrogate is the script's mistake: it reaches the compiler, which says so.
         code=request.code.encode("utf-8", "surrogatepass"),

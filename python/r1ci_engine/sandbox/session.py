@@ -8,9 +8,11 @@ exception: all branches share them, and they stay as they are when a session goe
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from types import TracebackType
 from typing import Self
 
 from r1ci_engine._rust import SessionState, Supervisor
+from r1ci_engine.errors import SandboxError
 from r1ci_engine.sandbox.requests import ExecutionRequest, ExecutionResult, from_raw, to_raw
 
 
@@ -49,17 +51,34 @@ class Session:
         """Run turns side by side that all start from here, each on a branch of its own.
 
         With each result comes the session as it is after that turn: here, if it was not kept. This
-        session stays where it is. Limits and seeds of the requests are not used: the session has
-        its own.
+        session stays where it is. Requests bring no limits and no seeds: the session has its own.
         """
+        for request in requests:
+            _check_turn(request)
         turns = self._supervisor.run_turns(self._state, [to_raw(r) for r in requests])
         return [(from_raw(raw), Session(self._supervisor, state)) for raw, state in turns]
 
     def submit(self, request: ExecutionRequest) -> tuple[int, "Session"]:
         """Queue one turn on a branch of its own: the ticket under which `Sandbox.collect` returns
         its result, and the session that it leads to if that is `kept`."""
+        _check_turn(request)
         ticket, state = self._supervisor.submit_turn(self._state, to_raw(request))
         return ticket, Session(self._supervisor, state)
+
+    def close(self) -> None:
+        """Let go of the state; the session is then as it was opened. Branches keep theirs."""
+        self._state = self._supervisor.open_session(None, 0)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
 
     def branch(self) -> Self:
         """A second session that goes on from here by itself."""
@@ -72,3 +91,11 @@ class Session:
     def roll_back(self, checkpoint: Checkpoint) -> None:
         """Go back, or sideways, to a state of this sandbox."""
         self._state = checkpoint._state
+
+
+def _check_turn(request: ExecutionRequest) -> None:
+    if request.limits is not None or request.seed != 0:
+        raise SandboxError(
+            "a turn brings no limits and no seed of its own",
+            hint="give them to `open_session`: they hold for all turns",
+        )

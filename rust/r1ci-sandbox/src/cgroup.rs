@@ -271,6 +271,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "needs a kernel")]
     fn groups_can_be_made_and_removed_if_at_all() {
         let Ok(mut groups) = Groups::find() else {
             return;

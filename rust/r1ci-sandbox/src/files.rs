@@ -37,7 +37,7 @@ pub(crate) fn check(files: &[(String, Vec<u8>)], fetch: &[String]) -> Result<(),
     }
     for list in [files.len(), fetch.len()] {
         if list > MOST {
-            return wrong("", "a request may name 1024 files");
+            return wrong("1025th", "a request may name 1024 files");
         }
     }
     for (path, _) in files {

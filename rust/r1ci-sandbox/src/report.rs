@@ -230,7 +230,7 @@ pub(crate) fn judge(
         return own(ExitReason::CpuLimit, "stopped by the kernel's CPU limit");
     }
     if signal == libc::SIGSYS {
-        let remark = "killed by the system-call filter".to_owned();
+        let remark = "died of the signal by which the system-call filter kills".to_owned();
         return (ExitReason::Refused, None, Some(signal), remark);
     }
     let used = ending.peak_rss_bytes.saturating_sub(resident_bytes);

@@ -68,6 +68,8 @@ pub(crate) struct Running {
     next_look: Instant,
     pause: Duration,
     cpu_at_look: Duration,
+    /// Most memory of all its processes at any look, in bytes.
+    peak_together: u64,
     /// CPU time that it has to reach before its work folder is weighed again.
     next_weighing: Duration,
 }
@@ -194,6 +196,7 @@ impl Running {
             next_look: begun + SHORT_LOOK.min(limits.cpu),
             pause: SHORT_LOOK,
             cpu_at_look: Duration::ZERO,
+            peak_together: 0,
             next_weighing: Duration::ZERO,
         }
     }
@@ -259,9 +262,14 @@ impl Running {
             None => usage::cpu_time(pid).unwrap_or_default(),
         };
         if cpu >= self.limits.cpu {
+            self.cpu_at_look = cpu;
             return self.stop(Stop::Cpu);
         }
         let most = self.limits.memory_bytes;
+        let together = all
+            .as_ref()
+            .map_or(0, |all| all.bytes + self.resident_bytes);
+        self.peak_together = self.peak_together.max(together);
         if all.as_ref().is_some_and(|all| all.bytes > most)
             || self.group.as_ref().is_some_and(Group::out_of_memory)
         {
@@ -349,9 +357,7 @@ impl Running {
         }
         let (exit_reason, exit_code, signal, detail) =
             judge(ending, stop, &self.limits, self.resident_bytes);
-        let (exception, call) = self.remark();
-        let foreign = signal == Some(libc::SIGSYS);
-        let denied_call = call.or_else(|| foreign.then(|| "a call of another architecture".into()));
+        let (exception, denied_call) = self.remark();
         let [stdout, stderr] = &mut self.streams;
         let mut stderr = stderr.capture.take();
         for (path, short) in self.short_names.iter() {
@@ -364,8 +370,8 @@ impl Running {
             exit_code,
             signal,
             wall,
-            cpu: ending.cpu,
-            peak_rss_bytes: ending.peak_rss_bytes,
+            cpu: ending.cpu.max(self.cpu_at_look),
+            peak_rss_bytes: ending.peak_rss_bytes.max(self.peak_together),
             exception,
             denied_call,
             files: Vec::new(),

@@ -100,11 +100,8 @@ const REFUSED: &[c_long] = &[
     libc::SYS_name_to_handle_at,
     libc::SYS_open_by_handle_at,
     // attributes of files, which Landlock does not guard and the same user may change
-    libc::SYS_fchmod,
-    libc::SYS_fchmodat,
     libc::SYS_fchown,
     libc::SYS_fchownat,
-    libc::SYS_utimensat,
     libc::SYS_setxattr,
     libc::SYS_lsetxattr,
     libc::SYS_fsetxattr,
@@ -133,7 +130,6 @@ const REFUSED: &[c_long] = &[
     libc::SYS_sethostname,
     libc::SYS_setdomainname,
     libc::SYS_personality,
-    SYS_FCHMODAT2,
     SYS_SETXATTRAT,
     SYS_REMOVEXATTRAT,
     SYS_OPEN_TREE_ATTR,
@@ -151,17 +147,30 @@ const SYS_FILE_SETATTR: c_long = 469;
 const SYS_STATMOUNT: c_long = 457;
 const SYS_LISTMOUNT: c_long = 458;
 
-/// The same for calls that only the older architecture has.
+/// Modes and times of files; harmless where the kernel lends a work folder and all else is read-only.
+const ATTRIBUTES: &[c_long] = &[
+    libc::SYS_fchmod,
+    libc::SYS_fchmodat,
+    SYS_FCHMODAT2,
+    libc::SYS_utimensat,
+];
+#[cfg(target_arch = "x86_64")]
+const ATTRIBUTES_HERE: &[c_long] = &[
+    libc::SYS_chmod,
+    libc::SYS_utime,
+    libc::SYS_utimes,
+    libc::SYS_futimesat,
+];
+#[cfg(not(target_arch = "x86_64"))]
+const ATTRIBUTES_HERE: &[c_long] = &[];
+
+/// Calls refused that only the older architecture has.
 #[cfg(target_arch = "x86_64")]
 const REFUSED_HERE: &[c_long] = &[
     libc::SYS_fork,
     libc::SYS_vfork,
-    libc::SYS_chmod,
     libc::SYS_chown,
     libc::SYS_lchown,
-    libc::SYS_utime,
-    libc::SYS_utimes,
-    libc::SYS_futimesat,
     libc::SYS_mknod,
     libc::SYS_inotify_init,
     libc::SYS_modify_ldt,
@@ -220,6 +229,12 @@ pub(crate) fn filters(landlock_abi: i32, own_folder: bool) -> Result<Filters, Ba
     if !own_folder {
         // It books gigabytes before anybody can weigh them.
         rules.insert(libc::SYS_fallocate, vec![]);
+        rules.extend(
+            ATTRIBUTES
+                .iter()
+                .chain(ATTRIBUTES_HERE)
+                .map(|number| (*number, vec![])),
+        );
     }
     rules.extend(conditional()?);
     let refused = SeccompFilter::new(

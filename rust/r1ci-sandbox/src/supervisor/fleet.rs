@@ -45,8 +45,12 @@ impl Supervisor {
     /// Start a zygote, wait for it, and see that it can run a script.
     pub(super) fn bring_up(&mut self, place: usize) -> Result<(), String> {
         let kind = &self.kinds[place];
-        let mut starting = Starting::launch(&self.config, self.arrangement, kind)
-            .map_err(|error| error.to_string())?;
+        let mut starting = Starting::launch(&self.config, self.arrangement, kind).map_err(
+            |error| match error {
+                SandboxError::Start { reason, .. } => reason,
+                other => other.to_string(),
+            },
+        )?;
         let zygote = loop {
             if let Some(zygote) = starting.ready(&self.config)? {
                 break zygote;

@@ -21,6 +21,7 @@ use super::{Supervisor, Topic, Waiting, watch};
 pub(super) const COUNT_PAUSE: Duration = Duration::from_secs(1);
 
 pub(super) const BROKE_RULES: &str = "the session has ended: a turn did what only the sandbox does";
+pub(super) const HELD_TOO_MUCH: &str = "the session has ended: its states held too much memory";
 pub(super) const LEFT_PROCESSES: &str = "the session has ended: a turn made processes";
 
 impl Supervisor {
@@ -92,7 +93,7 @@ impl Supervisor {
             Phase::Idle if state.forgotten => {}
             Phase::Idle => {
                 let reason = "the session's state is gone: its process died".to_owned();
-                self.sessions.gone.insert(id, reason);
+                self.sessions.gone.insert(id, (reason, true));
             }
             Phase::Dying => {}
         }
@@ -212,7 +213,8 @@ impl Supervisor {
             };
             let _ = epoll::delete(&self.epoll, &state.socket);
             if !state.forgotten {
-                self.sessions.gone.insert(id, reason.to_owned());
+                let blamed = matches!(reason, BROKE_RULES | LEFT_PROCESSES | HELD_TOO_MUCH);
+                self.sessions.gone.insert(id, (reason.to_owned(), blamed));
             }
             if let Phase::Turn(execution) = state.phase {
                 self.sessions.gone.remove(&id);
@@ -357,11 +359,7 @@ impl Supervisor {
             }
         }
         if held > self.config.session_bytes {
-            self.end_session(
-                number,
-                "the session has ended: its states held too much memory",
-                None,
-            );
+            self.end_session(number, HELD_TOO_MUCH, None);
         }
     }
 

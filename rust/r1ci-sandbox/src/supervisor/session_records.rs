@@ -18,8 +18,8 @@ use super::Waiting;
 pub(super) struct Sessions {
     pub all: HashMap<u64, Session>,
     pub states: HashMap<u64, State>,
-    /// Why states that somebody may still hold on to are gone.
-    pub gone: HashMap<u64, String>,
+    /// Why states that somebody may still hold on to are gone, and whether by what their code did.
+    pub gone: HashMap<u64, (String, bool)>,
     /// States to come of turns that wait, which nobody wants.
     pub unwanted: HashSet<u64>,
     /// Turns whose states have a process.

@@ -32,7 +32,10 @@ impl Supervisor {
         if self.sessions.states.contains_key(&turn.from) {
             self.sessions.waiting.push_back(Waiting { number, job });
         } else if let Some(reason) = self.sessions.gone.get(&turn.from) {
-            self.refuse(job, reason.clone());
+            match reason.clone() {
+                (reason, true) => self.refuse(job, reason),
+                (reason, false) => self.answer_fault(job, reason),
+            }
         } else if turn.fresh {
             self.wait_for_zygote(number, job);
         } else {
@@ -50,10 +53,10 @@ impl Supervisor {
             let living = self.sessions.all.values().filter(|session| !session.ending);
             if living.count() >= self.config.sessions {
                 let most = self.config.sessions;
-                return self.refuse(job, format!("{most} sessions are open already"));
+                return self.answer_fault(job, format!("{most} sessions are open already"));
             }
             if usage::children(std::process::id() as i32).is_none() {
-                return self.refuse(job, NO_LISTING.into());
+                return self.answer_fault(job, NO_LISTING.into());
             }
             if let Err(error) = self.open_session(place, turn.from, limits) {
                 return self.not_begun(Some(place), job, error);

@@ -110,7 +110,7 @@ def exit_status(code):
     if code is None:
         return 0
     if isinstance(code, int):
-        return int(code) & 0xFF
+        return int(code) & 0xFF if -(2**63) <= code < 2**63 else 255
     sys.stderr.write(f"{code}\n")
     return 1
 
