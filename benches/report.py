@@ -210,6 +210,8 @@ def soak_page(report: dict[str, Any]) -> list[str]:
         f" Layers: {', '.join(report['layers'])}.",
         f"{report['kills']} interpreters were killed on purpose; {report['faults']} scripts that",
         "were in them ended as `infrastructure`, which is right and not counted as wrong.",
+        f"Beside them, {report.get('turns', 0):,} turns of sessions, {report.get('turn_faults', 0)}"
+        " of them lost with an interpreter.",
     ]
     rows = [
         ("good scripts with a wrong verdict or output, or none", report["wrong"]),

@@ -72,6 +72,8 @@ class Supervisor:
         sessions: int,
         session_idle_s: float,
         session_memory_mb: int,
+        work_mb: int,
+        work_files: int,
     ) -> None: ...
     def run_many(self, requests: Sequence[object]) -> list[dict[str, Any]]:
         """Requests have the attributes of `ExecutionRequest`, with source and input in bytes."""

@@ -107,6 +107,32 @@ def test_too_much_is_refused_and_not_run(sandbox: Sandbox) -> None:
     assert (result.exit_reason, result.stdout) == (ExitReason.REFUSED, "")
 
 
+def test_the_work_folder_and_the_open_files_are_as_large_as_the_caller_says() -> None:
+    code = """
+import os
+def count(step):
+    done = 0
+    try:
+        while done < 300:
+            step(done)
+            done += 1
+    except OSError as error:
+        print(done, error.strerror)
+print(os.statvfs('.').f_blocks * os.statvfs('.').f_frsize >> 20, flush=True)
+count(lambda n: open(str(n), 'w').close())
+kept = []
+count(lambda n: kept.append(os.open('/dev/null', 0)))
+"""
+    with Sandbox(workers=1, work_mb=3, work_files=100) as small:
+        if "own_namespaces" not in small.layers:
+            pytest.skip("the supervisor weighs folders here")
+        result = _run(small, code, limits=Limits(open_files=20))
+    size, files, handles = result.stdout.splitlines()
+    assert size == "3"
+    assert 90 <= int(files.split()[0]) < 100 and "No space left" in files
+    assert 10 <= int(handles.split()[0]) < 20 and "Too many open files" in handles
+
+
 def test_nothing_of_one_request_is_there_in_the_next(sandbox: Sandbox) -> None:
     _run(sandbox, "", files={"secret": b"x"}, fetch=["secret"])
     result = _run(sandbox, "import os; print(os.listdir('.'))", fetch=["secret"])

@@ -39,6 +39,7 @@ def test_requests(sandbox: Sandbox, request_: dict[str, Any], words: str) -> Non
     [
         ({"required": "landlock"}, "are lists"),
         ({"workers": -1}, "`workers` is `-1`"),
+        ({"work_files": 0}, "`work_files` is `0`"),
         ({"sessions": 0}, "`sessions` is `0`"),
         ({"session_idle_s": -1}, "`session_idle_s`"),
         ({"read_only": ["/nope/none"]}, "which does not exist"),

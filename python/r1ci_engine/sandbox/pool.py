@@ -38,6 +38,8 @@ class Sandbox:
         sessions: int = 64,
         session_idle_s: float = 600.0,
         session_memory_mb: int = 1024,
+        work_mb: int = 64,
+        work_files: int = 8192,
     ) -> None:
         """Start; `workers` scripts compute at once (None: one per core and one more).
 
@@ -45,6 +47,9 @@ class Sandbox:
         themselves when a script names these; scripts that name a module of `preload` run in one
         that has imported all of `preload`. `limits` is for requests that bring none (None:
         `Limits()`); `read_only` names further files and folders that scripts may read.
+
+        The work folder of a script, or of a session, holds at most `work_mb` MiB and `work_files`
+        files and folders.
 
         At most `sessions` sessions are open at once; one without a turn for `session_idle_s` is
         ended, and all states of one hold at most `session_memory_mb` together.
@@ -64,6 +69,7 @@ class Sandbox:
             if not os.path.exists(path):
                 raise SandboxError(f"`read_only` names `{path}`, which does not exist")
         counts = {"workers": workers, "sessions": sessions, "session_memory_mb": session_memory_mb}
+        counts |= {"work_mb": work_mb, "work_files": work_files}
         for name, value in {**counts, "session_idle_s": session_idle_s}.items():
             if value is not None and not value > 0:
                 raise SandboxError(f"`{name}` is `{value}`", hint="it must be above zero")
@@ -78,6 +84,8 @@ class Sandbox:
             sessions=sessions,
             session_idle_s=session_idle_s,
             session_memory_mb=session_memory_mb,
+            work_mb=work_mb,
+            work_files=work_files,
         )
         self.layers: tuple[str, ...] = tuple(self._supervisor.layers)
         self.workers: int = self._supervisor.workers

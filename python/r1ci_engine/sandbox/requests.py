@@ -52,6 +52,8 @@ class Limits:
     """Bytes kept of each stream: its first half and its last half."""
     file_mb: int = 16
     """Largest file the script may write, in MiB."""
+    open_files: int = 64
+    """Descriptors open at once, at least 8."""
     threads: int = 16
     """Threads at once, the main one included."""
     processes: int = 0

@@ -59,6 +59,7 @@ struct PyLimits {
     memory_mb: u64,
     output_bytes: usize,
     file_mb: u64,
+    open_files: u64,
     threads: u64,
     processes: u64,
 }
@@ -82,7 +83,7 @@ impl Supervisor {
         clippy::needless_pass_by_value,
         reason = "the fields of SandboxConfig, by name, as PyO3 hands them over"
     )]
-    #[pyo3(signature = (*, python, library_paths, read_only, preload, workers, limits, required, sessions, session_idle_s, session_memory_mb))]
+    #[pyo3(signature = (*, python, library_paths, read_only, preload, workers, limits, required, sessions, session_idle_s, session_memory_mb, work_mb, work_files))]
     fn new(
         py: Python<'_>,
         python: PathBuf,
@@ -95,6 +96,8 @@ impl Supervisor {
         sessions: usize,
         session_idle_s: f64,
         session_memory_mb: u64,
+        work_mb: u64,
+        work_files: u64,
     ) -> PyResult<Self> {
         let mut config = SandboxConfig::new(python);
         config.library_paths = library_paths;
@@ -104,6 +107,8 @@ impl Supervisor {
         config.sessions = sessions;
         config.session_idle = duration(session_idle_s);
         config.session_bytes = session_memory_mb.saturating_mul(1 << 20);
+        config.scratch_bytes = work_mb.saturating_mul(1 << 20);
+        config.scratch_files = work_files;
         if workers > 0 {
             config.workers = workers;
         }
@@ -354,9 +359,9 @@ fn to_limits(limits: &PyLimits) -> Limits {
         memory_bytes: limits.memory_mb.saturating_mul(1 << 20),
         output_bytes: limits.output_bytes,
         file_bytes: limits.file_mb.saturating_mul(1 << 20),
+        open_files: limits.open_files,
         threads: limits.threads,
         processes: limits.processes,
-        ..Limits::default()
     }
 }
 

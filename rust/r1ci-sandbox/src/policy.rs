@@ -218,6 +218,8 @@ pub struct SandboxConfig {
     pub limits: Limits,
     /// Size of an execution's work folder in bytes.
     pub scratch_bytes: u64,
+    /// Most files and folders in it.
+    pub scratch_files: u64,
     /// Most sessions at once.
     pub sessions: usize,
     /// A session that has no turn for so long is ended.
@@ -242,6 +244,7 @@ impl SandboxConfig {
             workers: std::thread::available_parallelism().map_or(1, usize::from) + 1,
             limits: Limits::default(),
             scratch_bytes: 64 << 20,
+            scratch_files: 8192,
             sessions: 64,
             session_idle: Duration::from_secs(600),
             session_bytes: 1 << 30,

@@ -21,7 +21,7 @@ use crate::report::{Ending, Exception, Execution, Stop, judge, parse_remark};
 use crate::scratch;
 use crate::usage;
 use crate::wire::{self, Message, flag};
-use crate::zygote::{SCRATCH_FILES, Slot, Zygote};
+use crate::zygote::{Slot, Zygote};
 
 /// Output beyond which a script is stopped: no honest program comes near it.
 pub(crate) const FLOOD_BYTES: u64 = 256 << 20;
@@ -51,7 +51,7 @@ pub(crate) struct Running {
     /// It neither computes nor wants to.
     pub asleep: bool,
     limits: Limits,
-    scratch_bytes: u64,
+    scratch: Scratch,
     counts_threads: bool,
     layers: Arc<[Layer]>,
     begun: Instant,
@@ -84,6 +84,15 @@ pub(crate) struct Turn<'a> {
     pub seeds: bool,
 }
 
+/// What a work folder may hold.
+#[derive(Clone, Copy)]
+pub(crate) struct Scratch {
+    /// Bytes of all its files.
+    pub bytes: u64,
+    /// Files and folders.
+    pub files: u64,
+}
+
 /// One output pipe.
 pub(crate) struct Stream {
     /// Its reading end, which never blocks.
@@ -101,7 +110,7 @@ impl Running {
         limits: Limits,
         zygote: &mut Zygote,
         group: &mut Option<Group>,
-        (kind, scratch_bytes): (usize, u64),
+        (kind, scratch): (usize, Scratch),
     ) -> io::Result<Self> {
         let parcel = Parcel::pack(request)?;
         let wants_folder = !request.fetch.is_empty() && zygote.makes_folders();
@@ -120,7 +129,7 @@ impl Running {
             }
             return Err(error);
         }
-        let mut running = Self::new(parcel, request, limits, zygote, (kind, scratch_bytes));
+        let mut running = Self::new(parcel, request, limits, zygote, (kind, scratch));
         running.begun = begun;
         running.status = Some(status);
         running.counts_threads = slot.is_some();
@@ -142,7 +151,7 @@ impl Running {
         request: &Request,
         limits: Limits,
         zygote: &Zygote,
-        facts: (usize, u64),
+        facts: (usize, Scratch),
         turn: &Turn<'_>,
     ) -> io::Result<Self> {
         let parcel = Parcel::pack(request)?;
@@ -165,7 +174,7 @@ impl Running {
         request: &Request,
         limits: Limits,
         zygote: &Zygote,
-        (kind, scratch_bytes): (usize, u64),
+        (kind, scratch): (usize, Scratch),
     ) -> Self {
         let begun = Instant::now();
         Self {
@@ -177,7 +186,7 @@ impl Running {
             }),
             asleep: false,
             limits,
-            scratch_bytes,
+            scratch,
             counts_threads: false,
             slot: None,
             group: None,
@@ -305,7 +314,8 @@ impl Running {
             && self.cpu_at_look >= self.next_weighing
         {
             let begun = Instant::now();
-            if scratch::holds_more(slot.folder.as_fd(), self.scratch_bytes, SCRATCH_FILES) {
+            let Scratch { bytes, files } = self.scratch;
+            if scratch::holds_more(slot.folder.as_fd(), bytes, files) {
                 return Some(Stop::Disk);
             }
             self.next_weighing = self.cpu_at_look + begun.elapsed() * CPU_PER_WEIGHING;
@@ -414,7 +424,7 @@ impl Running {
         }
         let lent = self.slot.as_ref().map(|slot| slot.folder.try_clone());
         let folder = lent.map_or_else(|| self.folder.take(), io::Result::ok)?;
-        Some((folder, std::mem::take(&mut self.fetch), self.scratch_bytes))
+        Some((folder, std::mem::take(&mut self.fetch), self.scratch.bytes))
     }
 }
 

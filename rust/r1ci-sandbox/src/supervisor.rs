@@ -27,7 +27,7 @@ use crate::kinds::{self, Kind};
 use crate::policy::{Layer, Limits, Request, SandboxConfig};
 use crate::pool::{Job, Shared};
 use crate::report::{Ending, Execution, ExitReason, Stop};
-use crate::running::Running;
+use crate::running::{Running, Scratch};
 use crate::scratch;
 use crate::usage;
 use crate::wire::{self, Reply};
@@ -227,11 +227,12 @@ impl Supervisor {
     fn begin(&mut self, place: usize, job: Job) {
         let number = self.next_number;
         self.next_number += 1;
+        let scratch = self.scratch();
         let State::Ready(zygote) = &mut self.fleets[place].state else {
             return self.answer_fault(job, "the interpreter is not ready".into());
         };
         let limits = job.request.limits.unwrap_or(self.config.limits);
-        let facts = (place, self.config.scratch_bytes);
+        let facts = (place, scratch);
         let grouped = limits.processes > 0 || self.config.required.contains(&Layer::Cgroup);
         let mut group = match self.groups.as_mut().filter(|_| grouped) {
             Some(groups) => {
@@ -273,6 +274,14 @@ impl Supervisor {
         }
         self.short_until = Instant::now() + SHORT_PAUSE;
         self.queue(place).push_front(Waiting { number: 0, job });
+    }
+
+    /// What each work folder may hold.
+    fn scratch(&self) -> Scratch {
+        Scratch {
+            bytes: self.config.scratch_bytes,
+            files: self.config.scratch_files,
+        }
     }
 
     fn watch_streams(&self, number: u64, running: &Running) {

@@ -18,9 +18,6 @@ use crate::{identity, jail, scratch, wire};
 
 pub(crate) use start::Starting;
 
-/// Most files and folders in a work folder.
-pub(crate) const SCRATCH_FILES: u64 = 8192;
-
 /// Devices without state.
 const DEVICES: &[&str] = &[
     "/dev/full",

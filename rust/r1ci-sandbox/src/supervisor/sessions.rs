@@ -148,6 +148,7 @@ impl Supervisor {
     /// Tell the state to fork.
     fn fork_turn(&mut self, turn: Turn, job: &Job) -> Result<(u64, Running), Failure> {
         let failed = Failure::Fault;
+        let scratch = self.scratch();
         let Some(state) = self.sessions.states.get(&turn.from) else {
             return Err(Failure::Refused("the session's state is gone".into()));
         };
@@ -174,7 +175,7 @@ impl Supervisor {
             theirs: &theirs,
             seeds: turn.fresh,
         };
-        let facts = (session.place, self.config.scratch_bytes);
+        let facts = (session.place, scratch);
         let running = Running::start_turn(&job.request, session.limits, zygote, facts, &handover)
             .map_err(failed)?;
         session.last_used = Instant::now();

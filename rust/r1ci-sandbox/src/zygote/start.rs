@@ -23,7 +23,7 @@ use crate::policy::{Layer, SandboxConfig};
 use crate::scratch::OwnFolder;
 use crate::{jail, scratch, wire};
 
-use super::{Arrangement, DEVICES, Rules, SCRATCH_FILES, Zygote};
+use super::{Arrangement, DEVICES, Rules, Zygote};
 
 /// The first lines of the trusted program inside the interpreter; it takes the rest by socket.
 const LOADER: &str = include_str!("load.py");
@@ -168,7 +168,7 @@ impl Starting {
             "library_paths": config.library_paths,
             "scratch": starting.inside,
             "scratch_bytes": config.scratch_bytes,
-            "scratch_files": SCRATCH_FILES,
+            "scratch_files": config.scratch_files,
             "preload": STANDARD_MODULES.iter().map(ToString::to_string)
                 .chain(kind.preload.iter().cloned()).collect::<Vec<_>>(),
             "warm_up": kind.warm_up,
