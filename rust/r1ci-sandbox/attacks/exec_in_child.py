@@ -1,6 +1,7 @@
 # Attack: where forking is allowed, start programs and enter namespaces from the child.
 # Verdict: ok
 # Limits: processes=4
+# Open without: seccomp
 # Safe: refused there as well.
 import subprocess
 

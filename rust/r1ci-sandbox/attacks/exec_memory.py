@@ -1,5 +1,6 @@
 # Attack: run a program that lies in memory or in the work folder.
 # Verdict: ok
+# Open without: seccomp
 # Safe: refused.
 EXECVEAT, EMPTY_PATH = 322, 0x1000
 with open("program", "wb") as file:

@@ -1,5 +1,6 @@
 # Attack: open files by number, past every folder above them.
 # Verdict: ok
+# Open without: seccomp
 # Safe: refused.
 NAME_TO_HANDLE_AT, OPEN_BY_HANDLE_AT = 303, 304
 handle = bytearray(136)

@@ -1,5 +1,6 @@
 # Attack: read the memory, environment and files of the processes above us.
 # Verdict: ok
+# Open without: seccomp
 # Safe: refused.
 for pid in (os.getppid(), facts["supervisor"], 1):
     for name in ("environ", "maps", "mem", "cmdline", "status", "root/etc/hostname"):

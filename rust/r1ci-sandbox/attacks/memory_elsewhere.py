@@ -1,6 +1,7 @@
 # Attack: memory in files without a name, in System V segments, in /dev/shm: no limit counts it and
 # some of it outlives its maker.
 # Verdict: ok
+# Open without: seccomp
 # Safe: refused.
 from multiprocessing import shared_memory
 

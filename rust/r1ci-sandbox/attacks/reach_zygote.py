@@ -1,5 +1,6 @@
 # Attack: every call that reads, writes, steals from or steers another process.
 # Verdict: ok
+# Open without: seccomp
 # Safe: refused.
 vector = bytes(16)
 for pid in (os.getppid(), facts["supervisor"]):

@@ -1,5 +1,6 @@
 # Attack: put on rules of one's own that allow everything.
 # Verdict: ok
+# Open without: seccomp
 # Safe: rules only ever add up.
 import struct
 

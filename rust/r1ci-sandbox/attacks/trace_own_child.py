@@ -1,6 +1,7 @@
 # Attack: steer a child of one's own by the calls of a debugger.
 # Verdict: ok
 # Limits: processes=2
+# Open without: seccomp
 # Safe: refused.
 import time
 

@@ -1,6 +1,7 @@
 # Attack: send a datagram; look up a name.
 # Verdict: ok
 # Limits: wall=4
+# Open without: seccomp
 # Safe: refused at once, not after a resolver's patience.
 import socket
 import time
