@@ -79,19 +79,27 @@ storm()
     _answers_in_time(sandbox)
 
 
+def _descriptors() -> list[str]:
+    """What is open here, but for the entrances of control groups, which are kept for reuse."""
+    found: list[str] = []
+    for handle in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):
+            found.append(os.readlink(f"/proc/self/fd/{handle}"))
+    return [target for target in found if not target.endswith("/cgroup.procs")]
+
+
 @pytest.mark.parametrize("message", ["b'x'", "b'D\\0\\1'"])
 @pytest.mark.parametrize("count", [1, 7, 8, 60])
 def test_descriptors_sent_to_the_supervisor_do_not_stay_there(
     sandbox: Sandbox, session: Session, message: str, count: int
 ) -> None:
-    this = psutil.Process()
     code = f"""
 handles = [os.pipe()[1] for _ in range(20)]
 over = socket.socket(fileno=os.dup(3))
 socket.send_fds(over, [{message}], (handles * 4)[:{count}])
 time.sleep(5)
 """
-    before = this.num_fds()
+    before = len(_descriptors())
     for _ in range(3):
         opened = sandbox.open_session()
         opened.run("import os, socket, time")
@@ -99,7 +107,7 @@ time.sleep(5)
         del opened
     gc.collect()
     deadline = time.monotonic() + 5.0
-    while this.num_fds() > before:
+    while len(_descriptors()) > before:
         assert time.monotonic() < deadline
         time.sleep(0.02)
     assert session.run("print(x)").stdout == "1\n"

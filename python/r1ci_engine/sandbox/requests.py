@@ -30,7 +30,8 @@ class ExitReason(StrEnum):
     KILLED = "killed"
     """Died of a signal."""
     REFUSED = "refused"
-    """Killed by the system-call filter, or not started because the request is too large."""
+    """Killed by the system-call filter, or not started: because the request is too large, or
+    because of what earlier turns did to their session."""
     CANCELLED = "cancelled"
     """Taken back by the caller."""
     INFRASTRUCTURE = "infrastructure"

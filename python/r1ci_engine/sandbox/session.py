@@ -34,7 +34,13 @@ class Session:
 
     def __init__(self, supervisor: Supervisor, state: SessionState) -> None:
         self._supervisor = supervisor
-        self._state = state
+        self._held: SessionState | None = state
+
+    @property
+    def _state(self) -> SessionState:
+        if self._held is None:
+            raise SandboxError("the session is closed", hint="open a new one")
+        return self._held
 
     def run(self, code: str, *, stdin: str = "") -> ExecutionResult:
         """Run one turn and wait for it; if the result is `kept`, the session goes on from there.
@@ -42,7 +48,7 @@ class Session:
         For files that go in or come out, use `run_branches` with one request.
         """
         ((result, after),) = self.run_branches([ExecutionRequest(code, stdin)])
-        self._state = after._state
+        self._held = after._held
         return result
 
     def run_branches(
@@ -66,8 +72,8 @@ class Session:
         return ticket, Session(self._supervisor, state)
 
     def close(self) -> None:
-        """Let go of the state; the session is then as it was opened. Branches keep theirs."""
-        self._state = self._supervisor.open_session(None, 0)
+        """Let go of the state; nothing runs in this session any more. Branches keep theirs."""
+        self._held = None
 
     def __enter__(self) -> Self:
         return self
@@ -90,7 +96,7 @@ class Session:
 
     def roll_back(self, checkpoint: Checkpoint) -> None:
         """Go back, or sideways, to a state of this sandbox."""
-        self._state = checkpoint._state
+        self._held = checkpoint._state
 
 
 def _check_turn(request: ExecutionRequest) -> None:

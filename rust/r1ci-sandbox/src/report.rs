@@ -28,7 +28,8 @@ pub enum ExitReason {
     PidsLimit,
     /// Stopped with more in its work folder than that may hold.
     DiskLimit,
-    /// Killed by the system-call filter, or not started because the request is too large.
+    /// Killed by the system-call filter, or not started: because the request is too large, or because
+    /// of what earlier turns did to their session.
     Refused,
     /// Taken back by the caller.
     Cancelled,

@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{Timespec, epoll};
 
 use crate::aftermath::{Aftermath, Fetch};
-use crate::cgroup::Groups;
+use crate::cgroup::{Group, Groups};
 use crate::error::SandboxError;
 use crate::kinds::{self, Kind};
 use crate::policy::{Layer, Limits, Request, SandboxConfig};
@@ -241,6 +241,9 @@ impl Supervisor {
                     .saturating_add(self.config.scratch_bytes);
                 match groups.lend(bytes, limits.threads + limits.processes) {
                     Ok(group) => Some(group),
+                    Err(error) if is_short(&error) => {
+                        return self.put_off(Some(place), job, &error);
+                    }
                     Err(error) => return self.answer_fault(job, format!("control group: {error}")),
                 }
             }
@@ -253,9 +256,7 @@ impl Supervisor {
             }
             // Nothing was handed over.
             Err(error) => {
-                if let (Some(group), Some(groups)) = (group, &mut self.groups) {
-                    groups.take_back(group);
-                }
+                self.take_back_group(group);
                 if is_short(&error) {
                     self.put_off(Some(place), job, &error);
                 } else {
@@ -355,6 +356,10 @@ impl Supervisor {
             let look = Instant::now() + MEMORY_LOOK;
             next = Some(next.map_or(look, |next| next.min(look)));
         }
+        // Work that was put off is tried again, whether or not anything runs.
+        if waits && self.short_until > Instant::now() {
+            next = Some(next.map_or(self.short_until, |next| next.min(self.short_until)));
+        }
         next.map(|next| {
             let pause = next.saturating_duration_since(Instant::now());
             Timespec::try_from(pause).unwrap_or(Timespec {
@@ -439,6 +444,10 @@ impl Supervisor {
             Err(reason) => self.again(place, job, &reason),
         }
         self.clear(place, slot);
+        self.take_back_group(group);
+    }
+
+    fn take_back_group(&mut self, group: Option<Group>) {
         if let (Some(group), Some(groups)) = (group, &mut self.groups) {
             groups.take_back(group);
         }

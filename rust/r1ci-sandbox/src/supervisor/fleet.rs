@@ -204,6 +204,7 @@ impl Supervisor {
             let Some((mut running, job)) = self.take(number) else {
                 continue;
             };
+            self.take_back_group(running.group.take());
             if running.had_begun() {
                 self.answer_fault(job, reason.to_owned());
             } else {

@@ -295,9 +295,7 @@ impl Supervisor {
             return;
         };
         self.clear(session.place, session.slot.take());
-        if let (Some(group), Some(groups)) = (session.group.take(), &mut self.groups) {
-            groups.take_back(group);
-        }
+        self.take_back_group(session.group.take());
     }
 
     /// The zygote of that place is gone, and with it the keepers of its sessions.
@@ -308,7 +306,9 @@ impl Supervisor {
             .collect();
         for number in lost {
             self.end_session(number, "the session has ended: its interpreter died", None);
-            self.sessions.all.remove(&number);
+            if let Some(session) = self.sessions.all.remove(&number) {
+                self.take_back_group(session.group);
+            }
         }
     }
 
@@ -333,7 +333,7 @@ impl Supervisor {
             .sessions
             .all
             .iter()
-            .filter(|(_, session)| !session.ending && now >= session.last_used + limit)
+            .filter(|(_, session)| !session.ending && now - session.last_used >= limit)
             .map(|(number, _)| *number)
             .filter(|number| {
                 let mut own = self.sessions.states.values();

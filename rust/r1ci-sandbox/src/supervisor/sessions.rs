@@ -91,7 +91,15 @@ impl Supervisor {
         let (ours, theirs) = socket().map_err(failed)?;
         let passed = sockopt::set_socket_passcred(&ours, true);
         passed.map_err(|error| failed(error.into()))?;
-        let slot = zygote.lend_slot().map_err(failed)?;
+        let group = match &mut self.groups {
+            Some(groups) => {
+                let bytes = self.config.session_bytes;
+                let bytes = bytes.saturating_add(self.config.scratch_bytes);
+                let lent = groups.lend(bytes, limits.threads + MOST_STATES + 2);
+                Some(lent.map_err(failed)?)
+            }
+            None => None,
+        };
         let mut order = Order {
             execution: session,
             flags: flag::OPENS_SESSION,
@@ -100,30 +108,30 @@ impl Supervisor {
         if self.arrangement.own_namespaces {
             order.flags |= flag::OWN_PROCESSES | flag::WANTS_FOLDER;
         }
-        let group = match &mut self.groups {
-            Some(groups) => {
-                let bytes = self
-                    .config
-                    .session_bytes
-                    .saturating_add(self.config.scratch_bytes);
-                Some(
-                    groups
-                        .lend(bytes, limits.threads + MOST_STATES + 2)
-                        .map_err(failed)?,
-                )
-            }
-            None => None,
-        };
         let handles = [&status_theirs, &keeper_theirs, &theirs].map(AsFd::as_fd);
-        zygote
-            .send(
-                &mut order,
-                &limits,
-                &handles,
-                (slot.as_ref(), group.as_ref()),
-            )
-            .map_err(failed)?;
-        let folder = slot.as_ref().map(|slot| slot.folder.try_clone());
+        let handed_over = zygote.lend_slot().and_then(|slot| {
+            let copy = slot.as_ref().map(|slot| slot.folder.try_clone());
+            let lent = (slot.as_ref(), group.as_ref());
+            let sent = copy
+                .transpose()
+                .and_then(|copy| Ok((copy, zygote.send(&mut order, &limits, &handles, lent)?)));
+            match sent {
+                Ok((copy, ())) => Ok((slot, copy)),
+                Err(error) => {
+                    if let Some(slot) = slot {
+                        zygote.take_back(slot);
+                    }
+                    Err(error)
+                }
+            }
+        });
+        let (slot, folder) = match handed_over {
+            Ok(lent) => lent,
+            Err(error) => {
+                self.take_back_group(group);
+                return Err(Failure::Fault(error));
+            }
+        };
         self.sessions.all.insert(
             session,
             Session {
@@ -132,7 +140,7 @@ impl Supervisor {
                 keeper_socket: keeper,
                 keeper: None,
                 status,
-                folder: folder.transpose().map_err(failed)?,
+                folder,
                 slot,
                 group,
                 last_used: Instant::now(),
@@ -181,8 +189,7 @@ impl Supervisor {
         session.last_used = Instant::now();
         let execution = self.next_number;
         self.next_number += 1;
-        let made = State::new(number, ours, Phase::Turn(execution), Some(turn.from));
-        let mut made = made;
+        let mut made = State::new(number, ours, Phase::Turn(execution), Some(turn.from));
         made.forgotten = self.sessions.unwanted.remove(&turn.to);
         self.sessions.states.insert(turn.to, made);
         if let Some(state) = self.sessions.states.get_mut(&turn.from) {
