@@ -30,6 +30,8 @@ pub(crate) struct Groups {
     locks: Vec<File>,
     version: Version,
     free: Vec<Group>,
+    /// Never lent again; their folders go when the last one in them is gone.
+    retired: Vec<Group>,
     made: u64,
 }
 
@@ -83,6 +85,7 @@ impl Groups {
             locks: Vec::new(),
             version,
             free: Vec::new(),
+            retired: Vec::new(),
             made: 0,
         };
         let mut bytes = [0; 4];
@@ -169,15 +172,27 @@ impl Groups {
         Ok(group)
     }
 
-    /// A group that all have left.
+    /// A group that nobody can enter any more.
     pub fn take_back(&mut self, group: Group) {
-        self.free.push(group);
+        if group.is_empty() {
+            self.free.push(group);
+        } else {
+            self.retire(group);
+        }
+    }
+
+    /// A group that somebody may still be in, or on the way into: lent again, it would count them
+    /// against another script.
+    pub fn retire(&mut self, group: Group) {
+        self.retired.push(group);
+        self.retired.retain(|group| !group.try_remove());
     }
 }
 
 impl Drop for Groups {
     fn drop(&mut self) {
         self.free.clear();
+        self.retired.clear();
         for parent in &self.parents {
             remove(parent, TRIES);
         }
@@ -194,6 +209,25 @@ impl Group {
         fs::write(counted.join("pids.max"), tasks.to_string())?;
         self.killed_before = self.killed();
         Ok(())
+    }
+
+    /// Whether it counts nobody, not even one that has ended and waits to be noticed.
+    fn is_empty(&self) -> bool {
+        let counted = self
+            .folders
+            .last()
+            .map(|folder| folder.join("pids.current"));
+        let count = counted.and_then(|file| fs::read_to_string(file).ok());
+        count.is_some_and(|count| count.trim() == "0")
+    }
+
+    /// Remove its folders, if it is empty; whether it is gone. Nobody can enter it afterwards.
+    fn try_remove(&self) -> bool {
+        let gone = |folder: &PathBuf| match fs::remove_dir(folder) {
+            Ok(()) => true,
+            Err(error) => is_gone(&error),
+        };
+        self.folders.iter().all(gone)
     }
 
     /// Whether the kernel has killed in it, for want of memory, since it was lent.
@@ -394,6 +428,40 @@ mod tests {
         assert!(group.folders.iter().all(|folder| folder.exists()));
         drop(groups);
         assert!(parents.iter().all(|parent| !parent.exists()));
+    }
+
+    #[test]
+    #[cfg_attr(miri, ignore = "needs a kernel")]
+    fn a_group_that_somebody_is_in_goes_when_they_do() {
+        let Ok(mut groups) = Groups::find() else {
+            return;
+        };
+        let group = groups.lend(64 << 20, 8).expect("a group");
+        let mut sleeper = std::process::Command::new("sleep")
+            .arg("60")
+            .spawn()
+            .expect("a process");
+        for entrance in &group.entrances {
+            rustix::io::write(entrance, sleeper.id().to_string().as_bytes()).expect("it enters");
+        }
+        let folders = group.folders.clone();
+        groups.take_back(group);
+        assert!(groups.free.is_empty() && folders.iter().all(|folder| folder.exists()));
+        sleeper.kill().expect("ours");
+        sleeper.wait().expect("ours");
+        let other = groups.lend(64 << 20, 8).expect("a group");
+        assert!(other.folders != folders, "it would count the sleeper");
+        // Looked at again with the next one.
+        for _ in 0..TRIES {
+            let another = groups.new_group().expect("a group");
+            groups.retire(another);
+            if groups.retired.is_empty() {
+                break;
+            }
+            std::thread::sleep(PAUSE);
+        }
+        assert!(!folders.iter().any(|folder| folder.exists()));
+        groups.take_back(other);
     }
 
     #[test]

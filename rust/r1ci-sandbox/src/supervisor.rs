@@ -403,7 +403,7 @@ impl Supervisor {
                 Ok(Reply::Gone) => self.lose(place, "the interpreter died"),
                 Err(error) => self.lose(place, &error.to_string()),
             },
-            State::Cold | State::Useless => {}
+            State::Cold | State::Useless(_) => {}
         }
     }
 
@@ -454,6 +454,13 @@ impl Supervisor {
     fn take_back_group(&mut self, group: Option<Group>) {
         if let (Some(group), Some(groups)) = (group, &mut self.groups) {
             groups.take_back(group);
+        }
+    }
+
+    /// The group of what a dead zygote has left: some of it may be alive, or on its way in.
+    fn retire_group(&mut self, group: Option<Group>) {
+        if let (Some(group), Some(groups)) = (group, &mut self.groups) {
+            groups.retire(group);
         }
     }
 

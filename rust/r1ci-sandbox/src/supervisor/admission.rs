@@ -51,8 +51,12 @@ impl Supervisor {
 
     pub(super) fn wait_for_zygote(&mut self, number: u64, job: Job) {
         let mut place = kinds::choose(&self.kinds, &job.request.code);
-        if matches!(self.fleets[place].state, State::Useless) {
-            place = 0;
+        if let State::Useless(until) = self.fleets[place].state {
+            if until.is_some_and(|until| until <= Instant::now()) {
+                (self.fleets[place].state, self.fleets[place].failures) = (State::Cold, 0);
+            } else {
+                place = 0;
+            }
         }
         let waiting = &mut self.fleets[place].waiting;
         waiting.push_back(Waiting { number, job });

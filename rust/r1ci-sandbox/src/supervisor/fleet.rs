@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::AsFd;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rustix::event::{Timespec, epoll};
 
@@ -14,6 +14,9 @@ use crate::report::ExitReason;
 use crate::zygote::{Arrangement, Starting, Zygote};
 
 use super::{MOST_FAILURES, Supervisor, Topic, watch};
+
+/// How long a kind is left alone after its starts have failed in a row.
+const REST: Duration = Duration::from_secs(30);
 
 /// One kind of zygote and the work that waits for it, or an old zygote, for which nothing waits.
 pub(super) struct Fleet {
@@ -56,8 +59,9 @@ pub(super) enum State {
     Cold,
     Starting(Starting),
     Ready(Zygote),
-    /// Its modules cannot be imported here; the bare kind takes its work.
-    Useless,
+    /// It does not come up; until then, or for good where its modules are not installed, the bare
+    /// kind takes its work, which imports them itself.
+    Useless(Option<Instant>),
 }
 
 /// Something tried at the start.
@@ -196,7 +200,8 @@ impl Supervisor {
         let absent = reason.contains("ModuleNotFoundError");
         if place != 0 && (absent || self.fleets[place].failures >= MOST_FAILURES) {
             // If a module is not installed, the script shall say so itself.
-            self.fleets[place].state = State::Useless;
+            let again = (!absent).then(|| Instant::now() + REST);
+            self.fleets[place].state = State::Useless(again);
             let waiting = std::mem::take(&mut self.fleets[place].waiting);
             self.fleets[0].waiting.extend(waiting);
             self.fleets[0]
@@ -240,7 +245,7 @@ impl Supervisor {
             let Some((mut running, job)) = self.take(number) else {
                 continue;
             };
-            self.take_back_group(running.group.take());
+            self.retire_group(running.group.take());
             if running.had_begun() {
                 self.answer_fault(job, reason.to_owned());
             } else {

@@ -303,7 +303,7 @@ impl Supervisor {
                 End::Fault("the session has ended: its interpreter died"),
             );
             if let Some(session) = self.sessions.all.remove(&number) {
-                self.take_back_group(session.group);
+                self.retire_group(session.group);
             }
         }
     }
