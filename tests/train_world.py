@@ -164,17 +164,26 @@ def plain_step_gradient(
             "grpo": len(answered) * len(written),
             "dr_grpo": len(answered) * BUDGET,
             "dapo": tokens,
+            "gspo": len(answered) * len(written),
+            "cispo": tokens,
         }[section.variant]
+        logs = [
+            logprob_TV[at - 1, trajectory.tokens[at]] - trajectory.logprobs[at] for at in written
+        ]
         for at in written:
             logprob = logprob_TV[at - 1, trajectory.tokens[at]]
-            ratio = (logprob - trajectory.logprobs[at]).exp()
+            own = (logprob - trajectory.logprobs[at]).exp()
+            ratio = (sum(logs) / len(logs)).exp() if section.variant == "gspo" else own
             clipped = ratio.clamp(1 - section.clip_low, 1 + section.clip_high)
-            total = total - min(ratio * advantage, clipped * advantage) / divisor
+            gain = min(ratio * advantage, clipped * advantage)
+            if section.variant == "cispo":
+                gain = clipped.detach() * advantage * logprob
+            total = total - gain / divisor
             if reference is not None:
                 with torch.no_grad():
                     row_V = logits_alone(reference, trajectory.tokens)[at - 1]
                     d = torch.log_softmax(row_V / temperature, -1)[trajectory.tokens[at]] - logprob
-                # Autograd of ratio * (exp(d) - d - 1) with d alive gives -ratio * d.
-                total = total + section.kl_coef * (-ratio.detach() * d) * logprob / divisor
+                # Autograd of own * (exp(d) - d - 1) with both alive gives -own * d.
+                total = total + section.kl_coef * (-own.detach() * d) * logprob / divisor
     total.backward()
     return flat(take_gradient(model))

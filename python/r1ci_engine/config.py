@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 import tomli_w
-from pydantic import BaseModel, Field, ValidationError, field_validator
+from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from r1ci_engine.curriculum_section import CurriculumSection as CurriculumSection
@@ -206,9 +206,11 @@ class SftSection(Section):
 class GrpoSection(Section):
     """Reinforcement by group-relative advantages."""
 
-    variant: Literal["grpo", "dr_grpo", "dapo"] = "grpo"
+    variant: Literal["grpo", "bnpo", "dr_grpo", "dapo", "gspo", "cispo"] = "grpo"
     """`grpo` (*paper*; that it divides by the deviation is its framework's), `dr_grpo` (no length
-    or deviation division), `dapo` (token mean)."""
+    or deviation division), `dapo` (token mean), `bnpo` (token mean of each micro-batch), `gspo`
+    (one ratio per answer; wants a clip of about 0.0003), `cispo` (clips the weight, not the
+    gradient)."""
     group_size: Annotated[int, Field(ge=2, le=65_536)] = 5
     """Samples per item (*paper*: 5)."""
     prompts_per_step: Positive = 128
@@ -219,12 +221,33 @@ class GrpoSection(Section):
     """Ratio may fall to 1 - clip_low before the gradient stops (not published; its framework's)."""
     clip_high: Annotated[float, Field(ge=0, le=1e6)] = 0.2
     """Ratio may rise to 1 + clip_high (dapo uses 0.28)."""
+    clip_dual: Annotated[float, Field(ge=0, le=1e6)] = 0.0
+    """Above 0: under a negative advantage the ratio counts as at most this (two-sided clip)."""
     kl_coef: Annotated[float, Field(ge=0, le=1e6)] = 0.001
-    """Weight of the k3 divergence from the SFT model (*paper*: 0.001); 0 drops the reference."""
+    """Weight of the divergence from the SFT model (*paper*: 0.001); 0 drops the reference."""
+    kl: Literal["k1", "k2", "k3"] = "k3"
+    """Estimate that the loss and `kl/reference` show (*paper*: k3); the gradient is one for all."""
+    entropy_coef: Annotated[float, Field(ge=0, le=1e6)] = 0.0
+    """Weight of an entropy bonus."""
+    mismatch: Literal["none", "tis", "icepop"] = "none"
+    """`none`: the ratio starts from the sampler's log-probability. Otherwise from the trainer's
+    own, for one more forward pass, and theirs to the sampler's weighs the token: cut to
+    `mismatch_high` (`tis`), or 0 outside [mismatch_low, mismatch_high] (`icepop`)."""
+    mismatch_low: Fraction = 0.5
+    mismatch_high: Annotated[float, Field(ge=1, le=1e6)] = 2.0
     micro_tokens: Positive = 8192
     """Hard cap on packed tokens per forward pass."""
     optimizer: OptimizerSection = OptimizerSection()
     """Learning rate, warm-up and clipping of reinforcement."""
+
+    @model_validator(mode="after")
+    def _two_sides(self) -> "GrpoSection":
+        if self.clip_dual and (self.clip_dual <= 1 + self.clip_high or self.variant == "cispo"):
+            raise ValueError(
+                f"clip_dual is `{self.clip_dual}`: it bounds ratios beyond the clip, so it is "
+                f"above 1 + clip_high = {1 + self.clip_high:g}, and cispo has no use for it"
+            )
+        return self
 
 
 class EvalSection(Section):

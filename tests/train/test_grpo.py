@@ -23,20 +23,26 @@ from train_world import (
     uneven_batch,
 )
 
-from r1ci_engine import kernels
 from r1ci_engine.config import GrpoSection, OptimizerSection
+from r1ci_engine.kernels import (
+    Normaliser,
+    Tokens,
+    linear_grpo_loss_reference,
+    policy_loss,
+    token_weights,
+)
+from r1ci_engine.kernels.policy_loss import Variant
 from r1ci_engine.model.decoder import Decoder
 from r1ci_engine.model.exact import rows_are_exact
-from r1ci_engine.train import policy
+from r1ci_engine.train import grpo
 from r1ci_engine.train.advantages import group_advantages
 from r1ci_engine.train.batch import from_trajectory, micro_batches
-from r1ci_engine.train.grpo import grpo_step
-from r1ci_engine.train.losses import LOSSES, Normaliser, TokenTerms
+from r1ci_engine.train.grpo import grpo_step, policy_loss_of
 from r1ci_engine.train.optimizer import Optimizer
 from r1ci_engine.train.policy import target_logprobs
 from r1ci_engine.trajectory import Trajectory
 
-VARIANTS = ("grpo", "dr_grpo", "dapo")
+VARIANTS: tuple[Variant, ...] = ("grpo", "dr_grpo", "dapo", "gspo", "cispo")
 CLOSE = 2e-5
 """Relative error of an fp32 gradient against another order of the same sums."""
 
@@ -83,7 +89,7 @@ def sampled(model: Decoder, *, noise: float = 0.0, temperature: float = 1.0) -> 
 
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("micro_tokens", [48, 4096])
-def test_the_step_is_the_naive_one(variant: str, micro_tokens: int) -> None:
+def test_the_step_is_the_naive_one(variant: Variant, micro_tokens: int) -> None:
     """Packing, accumulation, tool mask, divergence, ratios, temperature.
 
     Leaving out any one of them would show.
@@ -91,9 +97,10 @@ def test_the_step_is_the_naive_one(variant: str, micro_tokens: int) -> None:
     model, reference = tiny_pair()
     trajectories = sampled(model, noise=0.2, temperature=0.7)
     section = GrpoSection(
-        variant=variant,  # pyright: ignore[reportArgumentType]
+        variant=variant,
         kl_coef=0.3,
         micro_tokens=micro_tokens,
+        **({"clip_low": 0.01, "clip_high": 0.01} if variant == "gspo" else {}),
     )
     right = plain_step_gradient(model, reference, trajectories, section, temperature=0.7)
     found = step_gradient(model, reference, trajectories, section, temperature=0.7)
@@ -116,22 +123,22 @@ def test_the_step_is_the_naive_one(variant: str, micro_tokens: int) -> None:
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_fused_and_full_logits_agree(variant: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fused_and_full_logits_agree(variant: Variant, monkeypatch: pytest.MonkeyPatch) -> None:
     """One loss function serves both paths."""
     model, reference = tiny_pair()
     trajectories = sampled(model, noise=0.2)
-    section = GrpoSection(variant=variant, kl_coef=0.3, micro_tokens=64)  # pyright: ignore
+    section = GrpoSection(variant=variant, kl_coef=0.3, micro_tokens=64)
     fused = step_gradient(model, reference, trajectories, section)
-    monkeypatch.setattr(policy, "linear_logprob", kernels.linear_logprob_reference)
+    monkeypatch.setattr(grpo, "linear_grpo_loss", linear_grpo_loss_reference)
     assert relative_error(fused, step_gradient(model, reference, trajectories, section)) < CLOSE
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("world", [2, 4])
-def test_ranks_add_up_to_one_process(variant: str, world: int) -> None:
+def test_ranks_add_up_to_one_process(variant: Variant, world: int) -> None:
     """With global counts the sum over ranks is the gradient; a mean would not be."""
     model, _ = tiny_pair()
-    section = GrpoSection(variant=variant, kl_coef=0.0)  # pyright: ignore[reportArgumentType]
+    section = GrpoSection(variant=variant, kl_coef=0.0)
     trajectories = sampled(model, noise=0.2)
     right = step_gradient(model, None, trajectories, section)
     group_advantages(trajectories, variant)
@@ -141,10 +148,13 @@ def test_ranks_add_up_to_one_process(variant: str, world: int) -> None:
     for rank in range(world):
         for batch in micro_batches(sequences[rank::world], 64):
             logprob_N, _ = target_logprobs(model, batch)
-            terms = TokenTerms(
-                logprob_N, batch.old_logprob_N, None, batch.advantage_N, batch.length_N
+            tokens = Tokens(
+                batch.advantage_N,
+                token_weights(variant, batch.length_N, norm),
+                batch.old_logprob_N,
+                sequence_N=batch.sequence_N,
             )
-            LOSSES[variant](terms, norm, section).backward()
+            policy_loss(logprob_N, logprob_N, tokens, policy_loss_of(section)).backward()
         catcher.step()
     by_rank = [flat(gradient) for gradient in catcher.caught]
     assert relative_error(torch.stack(by_rank).sum(0), right) < CLOSE
@@ -152,10 +162,10 @@ def test_ranks_add_up_to_one_process(variant: str, world: int) -> None:
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_answers_without_a_word_change_nothing(variant: str) -> None:
+def test_answers_without_a_word_change_nothing(variant: Variant) -> None:
     """They have no tokens, so they are in no divisor either."""
     model, _ = tiny_pair()
-    section = GrpoSection(variant=variant, kl_coef=0.0)  # pyright: ignore[reportArgumentType]
+    section = GrpoSection(variant=variant, kl_coef=0.0)
     trajectories = sampled(model)
     before = step_gradient(model, None, trajectories, section)
     empty = [make_trajectory(((PROMPT, 9),), item="empty", sample=i) for i in range(3)]

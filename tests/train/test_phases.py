@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import torch
@@ -9,12 +10,12 @@ from tiny_models import tiny_config, tiny_folder, tiny_model
 from train_world import BUDGET, MODEL, PROMPT, TWO_TURNS, make_trajectory, record_logprobs
 
 from r1ci_engine.config import GrpoSection, OptimizerSection, SftSection
+from r1ci_engine.kernels.policy_loss import Variant
 from r1ci_engine.model.decoder import Decoder
 from r1ci_engine.model.folder import load_model
 from r1ci_engine.train.batch import from_trajectory
 from r1ci_engine.train.checkpoint import load_latest, save_checkpoint
 from r1ci_engine.train.grpo import grpo_step
-from r1ci_engine.train.losses import LOSSES
 from r1ci_engine.train.optimizer import Optimizer
 from r1ci_engine.train.sft import sft_step
 from r1ci_engine.trajectory import Trajectory
@@ -120,7 +121,7 @@ def test_a_silent_batch_moves_nothing_although_there_is_momentum() -> None:
         assert torch.equal(parameter, old)
 
 
-@pytest.mark.parametrize("variant", LOSSES)
+@pytest.mark.parametrize("variant", get_args(Variant))
 def test_what_was_rewarded_becomes_likelier_and_the_rest_less(variant: str) -> None:
     """The sign of it all, as a user would see it."""
     model = tiny_model(tiny_config(layers=1))

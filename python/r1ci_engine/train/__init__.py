@@ -1,5 +1,6 @@
-"""The trainer: supervised steps, GRPO steps, losses, optimizer, checkpoints.
+"""The trainer: supervised steps, GRPO steps, optimizer, checkpoints.
 
-Start with `grpo.py`: the whole reinforcement step is one page, and `losses.py` has its formulas.
+Start with `grpo.py`: the whole reinforcement step is one page. The formulas of its losses are in
+`kernels/policy_loss.py`.
 Consumes trajectories; never samples, never runs code.
 """

@@ -1,4 +1,4 @@
-"""Log-probabilities of the trained tokens under a model: the one forward pass of all training.
+"""The one forward pass of all training: hidden rows that predict the trained tokens.
 
 Only rows that predict a trained token reach the head (`rows_N`), so memory and time of the head do
 not depend on prompts and tool output, and nothing that stands there can reach a loss.
@@ -15,13 +15,10 @@ from r1ci_engine.model.decoder import Decoder
 from r1ci_engine.train.batch import PackedBatch
 
 
-def target_logprobs(
-    model: Decoder, batch: PackedBatch, temperature: float = 1.0
-) -> tuple[Tensor, Tensor]:
-    """fp32 log-probability and entropy `[N]` at each target of the batch.
+def trained_rows(model: Decoder, batch: PackedBatch) -> Tensor:
+    """The hidden rows `[N, D]` whose next tokens are the targets of the batch.
 
-    `temperature` divides the logits, as it did when the tokens were sampled. Raises DataError if a
-    sequence has more tokens than the model has positions.
+    Raises DataError if a sequence has more tokens than the model has positions.
     """
     attend = PackedAttention(batch.cu_seqlens)
     if attend.longest > model.config.context:
@@ -31,5 +28,16 @@ def target_logprobs(
             hint="lower rollout.context, or leave the sequence out",
         )
     hidden_TD = model(batch.tokens_T, batch.positions_T, attend)
-    hidden_ND = hidden_TD.index_select(0, batch.rows_N)
+    return hidden_TD.index_select(0, batch.rows_N)
+
+
+def target_logprobs(
+    model: Decoder, batch: PackedBatch, temperature: float = 1.0
+) -> tuple[Tensor, Tensor]:
+    """fp32 log-probability and entropy `[N]` at each target of the batch.
+
+    `temperature` divides the logits, as it did when the tokens were sampled. Raises DataError as
+    `trained_rows` does.
+    """
+    hidden_ND = trained_rows(model, batch)
     return linear_logprob(hidden_ND, model.head_weight, batch.target_N, temperature)

@@ -9,13 +9,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from r1ci_engine.config import SftSection
 from r1ci_engine.errors import DataError
+from r1ci_engine.kernels import linear_cross_entropy
 from r1ci_engine.model.decoder import Decoder
 from r1ci_engine.seeds import derive_seed
 from r1ci_engine.train.batch import TrainSequence, micro_batches
 from r1ci_engine.train.optimizer import Optimizer
-from r1ci_engine.train.policy import target_logprobs
+from r1ci_engine.train.policy import trained_rows
 from r1ci_engine.trajectory import SegmentKind, Transcript, read_jsonl
 
 _FIELDS_HINT = "each line needs `messages`: objects with `role` and `content`"
@@ -29,8 +32,11 @@ def sft_step(
     targets = sum(sequence.targets for sequence in sequences)
     loss = 0.0
     for batch in micro_batches(sequences, section.micro_tokens, device):
-        logprob_N, _ = target_logprobs(model, batch)
-        share = -logprob_N.sum() / max(targets, 1)
+        hidden_ND = trained_rows(model, batch)
+        weight_N = hidden_ND.new_full(
+            batch.target_N.shape, 1 / max(targets, 1), dtype=torch.float32
+        )
+        share = linear_cross_entropy(hidden_ND, model.head_weight, batch.target_N, weight_N).loss
         share.backward()
         loss += float(share.detach())
     tokens = sum(len(sequence.tokens) for sequence in sequences)
