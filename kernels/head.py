@@ -115,6 +115,13 @@ def chunks_where(chosen_T: Tensor, rows: int) -> list[slice] | tuple[Tensor, ...
     return spans(T, rows) if N == T else index_N.split(rows) if N else []
 
 
+def part_of(C: slice | Tensor, rows_N: Tensor | None) -> slice | Tensor:
+    """The rows of a chunk as rows of the whole."""
+    if rows_N is None:
+        return C
+    return rows_N + C.start if isinstance(C, slice) else C[rows_N]
+
+
 def head_logits(hidden_CD: Tensor, weight_VD: Tensor, bias_V: Tensor | None) -> Tensor:
     """In fp32 (fp64 stays fp64), never rounded to a shorter type on the way."""
     if hidden_CD.is_cuda and hidden_CD.dtype not in (torch.float32, torch.float64):

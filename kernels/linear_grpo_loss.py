@@ -10,7 +10,8 @@ exist:
 
 Gradients are made in forward, so the head's product is done once: 6 T D V, where two passes cost
 8 T D V. Rows of weight 0 never enter. Rows that cannot learn (`may_learn`: no advantage, and
-neither divergence nor bonus) only have their log-probability taken, 2 D V each.
+neither divergence nor bonus) only have their log-probability taken, 2 D V each; so do those whose
+slope turns out to be 0, because they are clipped.
 
 `gspo` needs a sequence's log-probabilities before any slope, so it takes two passes
 (`linear_logprob`). The loss itself is `policy_loss`, in both and in the reference.
@@ -28,12 +29,14 @@ from torch import Tensor
 from r1ci_engine.errors import DataError
 
 from .head import (
+    ROW_MULTIPLE,
     HeadGradients,
     check_head,
     chunks_where,
     default_chunk_bytes,
     gradients_like,
     head_logits,
+    part_of,
     plan_chunks,
     sum_dtype,
 )
@@ -168,16 +171,19 @@ def _one_pass(
     logprob_T, entropy_T, term_T = (hidden_TD.new_zeros(target_T.shape, dtype=dtype) for _ in "abc")
     gradients = HeadGradients(hidden_TD, weight_VD, bias_V, wanted)
     learning_T = may_learn(tokens, loss) if any(wanted) else torch.zeros_like(weight_T != 0)
+    # A gradient is clipped away only where a ratio has left 1.
+    may_stop = old_T is not None and loss.kl_coef == 0 and loss.entropy_coef == 0
     for C in chunks_where(learning_T, rows):
         logits_CV = head_logits(hidden_TD[C], weight_VD, bias_V)
         logprob_C, entropy_C, lse_C = row_stats_forward(logits_CV, target_T[C], temperature)
         term_C, g_C, h_C = _slopes(logprob_C, entropy_C, tokens.at(C), loss)
-        dlogits_CV = row_stats_backward(
-            logits_CV, target_T[C], lse_C, entropy_C, g_C, h_C, temperature, hidden_TD.dtype
-        )
-        gradients.add(C, dlogits_CV, hidden_TD, weight_VD)
         logprob_T[C], entropy_T[C], term_T[C] = logprob_C, entropy_C, term_C
-        del logits_CV, dlogits_CV  # before the next chunk asks for as much again
+        rows_N = _moving_rows(g_C, h_C) if may_stop else None
+        dlogits_NV = row_stats_backward(
+            logits_CV, target_T[C], lse_C, entropy_C, g_C, h_C, temperature, hidden_TD.dtype, rows_N
+        )
+        gradients.add(part_of(C, rows_N), dlogits_NV, hidden_TD, weight_VD)
+        del logits_CV, dlogits_NV  # before the next chunk asks for as much again
     for C in chunks_where((weight_T != 0) & ~learning_T, rows):
         logits_CV = head_logits(hidden_TD[C], weight_VD, bias_V)
         logprob_T[C], entropy_T[C], _ = row_stats_forward(logits_CV, target_T[C], temperature)
@@ -188,6 +194,21 @@ def _one_pass(
 
 
 _AUTOGRAD = torch._C.DispatchKey.AutogradFunctionality
+
+
+def _moving_rows(g_C: Tensor, h_C: Tensor | None) -> Tensor | None:
+    """Rows of a chunk that have a slope, None if all have; the others need no product.
+
+    On CPU some without one fill them up to a multiple of `ROW_MULTIPLE`.
+    """
+    moves_C = g_C != 0 if h_C is None else (g_C != 0) | (h_C != 0)
+    count = int(moves_C.sum())
+    if not g_C.is_cuda:
+        count = -(-count // ROW_MULTIPLE) * ROW_MULTIPLE
+    if count >= len(g_C):
+        return None
+    # Those that move first, each kind in its order; then in order of rows again.
+    return (~moves_C).byte().argsort(stable=True)[:count].sort().values
 
 
 def _slopes(

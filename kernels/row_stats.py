@@ -70,16 +70,17 @@ if HAS_TRITON:
 
     @triton.jit
     def _backward_kernel(
-        logits, target, lse, entropy, g, h, dlogits,  # pointers
+        logits, target, lse, entropy, g, h, rows, dlogits,  # pointers
         temperature,  # scalars
         V,  # shapes
         stride_t, stride_dt,  # strides
-        HAS_H: tl.constexpr, BLOCK_V: tl.constexpr,
+        HAS_H: tl.constexpr, HAS_ROWS: tl.constexpr, BLOCK_V: tl.constexpr,
     ):  # fmt: skip
         """One program writes the gradient of one row, rounded once, to the type of `dlogits`."""
-        row = tl.program_id(0).to(tl.int64)
+        place = tl.program_id(0).to(tl.int64)
+        row = tl.load(rows + place) if HAS_ROWS else place
         logits += row * stride_t
-        dlogits += row * stride_dt
+        dlogits += place * stride_dt
         token = tl.load(target + row)
         row_lse = tl.load(lse + row)
         row_g = tl.load(g + row)
@@ -147,26 +148,34 @@ def row_stats_backward(
     h_T: Tensor | None,
     temperature: float,
     dtype: torch.dtype,
+    rows_N: Tensor | None = None,
 ) -> Tensor:
     """dlogits_TV in `dtype`, from the results of `row_stats_forward` and their gradients.
 
-    `g_T` belongs to logprob_T and `h_T` to entropy_T; None means that nothing depends on it.
+    `g_T` belongs to logprob_T and `h_T` to entropy_T; None means that nothing depends on it. With
+    `rows_N` (int64) only these rows are made, one after the other: dlogits_NV.
     """
     T, V = logits_TV.shape
     logits_TV = _with_contiguous_rows(logits_TV)
     g_T = torch.zeros_like(lse_T) if g_T is None else g_T.to(lse_T.dtype)
     h_T = None if h_T is None else h_T.to(lse_T.dtype)
     if backend_for(logits_TV.device) == "torch":
+        if rows_N is not None:
+            logits_TV, target_T, lse_T, entropy_T, g_T = (
+                x[rows_N] for x in (logits_TV, target_T, lse_T, entropy_T, g_T)
+            )
+            h_T = None if h_T is None else h_T[rows_N]
         dlogits_TV = _backward_torch(logits_TV, target_T, lse_T, entropy_T, g_T, h_T, temperature)
         return dlogits_TV.to(dtype)
-    dlogits_TV = torch.empty((T, V), dtype=dtype, device=logits_TV.device)
-    if T:
-        launch: Any = _backward_kernel[(T,)]
+    N = T if rows_N is None else rows_N.numel()
+    dlogits_TV = torch.empty((N, V), dtype=dtype, device=logits_TV.device)
+    if N:
+        launch: Any = _backward_kernel[(N,)]
         launch(
             logits_TV, target_T.contiguous(), lse_T, entropy_T, g_T.contiguous(),
-            None if h_T is None else h_T.contiguous(), dlogits_TV,
+            None if h_T is None else h_T.contiguous(), rows_N, dlogits_TV,
             temperature, V, logits_TV.stride(0), dlogits_TV.stride(0),
-            HAS_H=h_T is not None, BLOCK_V=_block(V), num_warps=8,
+            HAS_H=h_T is not None, HAS_ROWS=rows_N is not None, BLOCK_V=_block(V), num_warps=8,
         )  # fmt: skip
     return dlogits_TV
 

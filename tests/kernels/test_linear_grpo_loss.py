@@ -1,5 +1,6 @@
 """The fused loss: against fp64 and the plain path, whatever the loss, the mask and the chunks."""
 
+import sys
 from dataclasses import replace
 from typing import Any
 
@@ -22,6 +23,7 @@ from r1ci_engine.kernels import (
     token_weights,
 )
 from r1ci_engine.kernels import linear_grpo_loss as module_function
+from r1ci_engine.kernels.head import ROW_MULTIPLE
 from r1ci_engine.kernels.policy_loss import Variant, may_learn
 
 V, D = 203, 24
@@ -203,27 +205,32 @@ def test_masked_rows_are_never_read(variant: Variant, backend: str, device: torc
 
 
 def test_rows_that_cannot_learn_cost_no_backward(
-    device: torch.device, monkeypatch: pytest.MonkeyPatch
+    backend: str, device: torch.device, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """No advantage, or dropped by IcePop: seen, with an exact zero for a gradient, no product."""
     inputs, tokens = world("grpo", device)
+    order_T = torch.arange(T, device=device).repeat(4)  # enough rows to leave some out
+    inputs = [inputs[0][order_T], *inputs[1:3], inputs[3][order_T]]
+    tokens = tokens.at(order_T)
     loss = PolicyLoss(mismatch="icepop", mismatch_low=0.8, mismatch_high=1.3)
-    import sys
-
     module = sys.modules[module_function.__module__]
     seen: list[int] = []
     whole = module.row_stats_backward
 
-    def counted(logits_CV: Tensor, *others: Any) -> Tensor:
-        seen.append(len(logits_CV))
-        return whole(logits_CV, *others)
+    def counted(*arguments: Any) -> Tensor:
+        dlogits_NV = whole(*arguments)
+        seen.append(len(dlogits_NV))
+        return dlogits_NV
 
     monkeypatch.setattr(module, "row_stats_backward", counted)
     found = run(linear_grpo_loss, inputs, tokens, loss)
     agree(found, reference(inputs, tokens, loss), 1e-5)
     learns_T = may_learn(tokens, loss)
-    assert sum(seen) == int(learns_T.sum()) > 0
-    assert (found["dhidden"][~learns_T] == 0).all()
+    moves_T = (found["dhidden"] != 0).any(-1)
+    assert not moves_T[~learns_T].any()
+    assert 0 < int(moves_T.sum()) < int(learns_T.sum()), "the clip stops some more"
+    filled = 1 if device.type == "cuda" else ROW_MULTIPLE
+    assert sum(seen) == -(-int(moves_T.sum()) // filled) * filled
     silent_T = (tokens.advantage_N == 0) & (tokens.weight_N != 0)
     assert silent_T.any() and not learns_T[silent_T].any()
     assert (found["logprob"][silent_T] != 0).all(), "they are looked at all the same"
@@ -237,14 +244,14 @@ def test_same_bits_for_any_chunks_and_again(
     if device.type != "cpu":
         pytest.skip("holds for a CPU product; cuBLAS chooses its order by shape")
     inputs, tokens = world(variant, device, D=576)
-    loss = full_loss(variant)
-    whole = run(linear_grpo_loss, inputs, tokens, loss)
-    chunked = run(linear_grpo_loss, inputs, tokens, loss, chunk_bytes=1)
-    again = run(linear_grpo_loss, inputs, tokens, loss)
-    for name in ("loss", "logprob", "entropy", "dhidden"):
-        assert torch.equal(whole[name], chunked[name]), name
-    for name, value in whole.items():
-        assert torch.equal(again[name], value), name
+    for loss in (full_loss(variant), PolicyLoss(variant, clip_low=0.1, clip_high=0.15)):
+        whole = run(linear_grpo_loss, inputs, tokens, loss)
+        chunked = run(linear_grpo_loss, inputs, tokens, loss, chunk_bytes=1)
+        again = run(linear_grpo_loss, inputs, tokens, loss)
+        for name in ("loss", "logprob", "entropy", "dhidden"):
+            assert torch.equal(whole[name], chunked[name]), name
+        for name, value in whole.items():
+            assert torch.equal(again[name], value), name
 
 
 def test_the_order_of_rows_does_not_matter(backend: str, device: torch.device) -> None:

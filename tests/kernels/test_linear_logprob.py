@@ -2,11 +2,12 @@
 
 import pytest
 import torch
+from allocations import peak_bytes
 from torch import Tensor
 
 from r1ci_engine.errors import DataError
 from r1ci_engine.kernels import linear_logprob, linear_logprob_reference
-from r1ci_engine.kernels.linear_logprob import plan_chunks
+from r1ci_engine.kernels.head import full_waves, plan_chunks
 
 V, D = 203, 24
 
@@ -200,27 +201,39 @@ def test_the_plan_keeps_to_the_budget() -> None:
     assert not plan_chunks(torch.empty(8192, 4), 50_000, 256 << 20)[1]
 
 
-def test_memory_does_not_grow_with_rows() -> None:
-    """The largest tensor alive during a step is the head's, however many rows there are."""
-    from torch.utils._python_dispatch import TorchDispatchMode
+@pytest.mark.parametrize(("D", "rows"), [(2048, 2048), (3584, 2304), (5120, 1664)])
+def test_chunks_fill_the_waves_of_an_h100(D: int, rows: int) -> None:
+    """132 processors and 2 GiB at six bytes an element of a Qwen2.5 head."""
+    most = (2 << 30) // (6 * 152_064)
+    assert full_waves(most, D, 132) == rows
+    assert full_waves(100, D, 132) == 100, "fewer than a tile: as many as there are"
 
-    class Largest(TorchDispatchMode):
-        numel = 0
 
-        def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[override]
-            result = func(*args, **(kwargs or {}))
-            if isinstance(result, Tensor):
-                self.numel = max(self.numel, result.numel())
-            return result
+@pytest.mark.parametrize("trains", [True, False])
+def test_memory_does_not_grow_with_rows(trains: bool) -> None:
+    """Allocations on CPU as the profiler counts them, with gradients and without."""
+    wide_V, budget = 3000, 1 << 20
 
-    def largest(T: int, chunk_bytes: int | None) -> int:
-        inputs = head(T, torch.device("cpu"))
-        with Largest() as mode:
-            run(linear_logprob, inputs, torch.ones(T), None, chunk_bytes=chunk_bytes)
-        return mode.numel
+    def peak(T: int, chunk_bytes: int | None) -> int:
+        hidden_TD = torch.randn(T, D, requires_grad=True)
+        weight_VD = torch.randn(wide_V, D, requires_grad=trains)
+        target_T = torch.arange(T) % wide_V
 
-    assert largest(160, None) == 160 * V, "the probe sees kept logits"
-    assert largest(80, 1) == largest(160, 1) == V * D
+        def step() -> None:
+            with torch.set_grad_enabled(trains):
+                logprob_T, _ = linear_logprob(
+                    hidden_TD, weight_VD, target_T, chunk_bytes=chunk_bytes
+                )
+            if trains:
+                logprob_T.sum().backward()
+
+        return peak_bytes(step)
+
+    small, large = (peak(T, budget) for T in (256, 4096))
+    assert large - small <= (4096 - 256) * 4 * (D * trains + 16)
+    assert large <= 2 * wide_V * D * 4 + 1.5 * budget + 4096 * 4 * (D * trains + 16)
+    if trains:
+        assert peak(4096, None) > 4096 * wide_V * 4, "the probe sees kept logits"
 
 
 def test_mistakes_are_named(device: torch.device) -> None:
