@@ -32,14 +32,21 @@ _forced: ContextVar[Backend | None] = ContextVar("forced_backend", default=None)
 def backend_for(device: torch.device) -> Backend:
     """The implementation for tensors on `device`.
 
-    Raises KernelUnavailable when a forced backend cannot run there.
+    `torch.compile` asks once, while it traces, and keeps the answer: code compiled inside
+    `force_backend` stays with that backend. Raises KernelUnavailable when a forced backend cannot
+    run there.
     """
-    forced = _forced.get() or _from_environment()
+    forced = _forced.get()
     if forced is None:
-        return _choose(device.type)
+        return _choose(device)
     if forced == "triton":
         _require_triton(device)
     return forced
+
+
+# What `torch.compiler.assume_constant_result` does, without the 0.7 s that it takes to import the
+# compiler for everybody who never compiles.
+backend_for.__dict__["_dynamo_marked_constant"] = True
 
 
 @contextmanager
@@ -61,15 +68,20 @@ def interpreting() -> bool:
     return bool(knobs.runtime.interpret)
 
 
-@cache
-def _choose(device_type: str) -> Backend:
-    if device_type != "cuda":
-        backend, reason = "torch", f"tensors live on `{device_type}`"
+@cache  # looking into the environment takes as long as a small kernel, and each one asks
+def _choose(device: torch.device) -> Backend:
+    forced = _from_environment()
+    if forced == "triton":
+        _require_triton(device)
+    if forced is not None:
+        backend, reason = forced, "`R1CI_KERNELS` says so"
+    elif device.type != "cuda":
+        backend, reason = "torch", f"tensors live on `{device.type}`"
     elif not HAS_TRITON:
         backend, reason = "torch", "triton is not installed"
     else:
         backend, reason = "triton", "tensors live on `cuda`"
-    _log.info("kernels for %s: %s, because %s", device_type, backend, reason)
+    _log.info("kernels for %s: %s, because %s", device, backend, reason)
     return backend
 
 

@@ -6,6 +6,8 @@ Legend: T new row, N cache row (slot * capacity + position), K key/value head, D
 
 A negative row writes nothing: padding rows of a captured step carry -1. Rows must be distinct, or
 which one stays is not defined. Left out: paging, rotation, types other than the cache's own.
+
+The Triton path is a custom operator that is known to write to the caches; it has no gradient.
 """
 
 from typing import Any
@@ -77,20 +79,42 @@ def kv_cache_write_(
             raise DataError(f"a cache has strides `{cache_NKD.stride()}`, its rows have gaps")
     if backend_for(key_TKD.device) == "torch":
         kv_cache_write_reference_(key_TKD, value_TKD, row_T, cache_key_NKD, cache_value_NKD)
-        return
+    else:
+        _write_(key_TKD, value_TKD, row_T, cache_key_NKD, cache_value_NKD)
+
+
+@torch.library.custom_op("r1ci::kv_cache_write_", mutates_args=("cache_key_NKD", "cache_value_NKD"))
+def _write_(
+    key_TKD: Tensor,
+    value_TKD: Tensor,
+    row_T: Tensor,
+    cache_key_NKD: Tensor,
+    cache_value_NKD: Tensor,
+) -> None:
     key_TKD, value_TKD = (
         x if _rows_are_contiguous(x) else x.contiguous() for x in (key_TKD, value_TKD)
     )
+    T, K, D = key_TKD.shape
     if T:
-        count = width[0] * width[1]
         launch: Any = _write_kernel[(T,)]
         launch(
             key_TKD, value_TKD, row_T.contiguous(), cache_key_NKD, cache_value_NKD,
-            count,
+            K * D,
             key_TKD.stride(0), value_TKD.stride(0),
             cache_key_NKD.stride(0), cache_value_NKD.stride(0),
-            BLOCK=1 << (count - 1).bit_length(), num_warps=4,
+            BLOCK=1 << (K * D - 1).bit_length(), num_warps=4,
         )  # fmt: skip
+
+
+@_write_.register_fake
+def _like_write(
+    key_TKD: Tensor,
+    value_TKD: Tensor,
+    row_T: Tensor,
+    cache_key_NKD: Tensor,
+    cache_value_NKD: Tensor,
+) -> None:
+    """Nothing comes back."""
 
 
 def _rows_are_contiguous(x_NKD: Tensor) -> bool:

@@ -5,6 +5,7 @@ import torch
 
 from r1ci_engine.errors import DataError
 from r1ci_engine.kernels import kv_cache_write_
+from r1ci_engine.kernels.kv_cache_write import _write_
 
 K, D, N = 2, 6, 20
 
@@ -42,3 +43,34 @@ def test_mistakes_are_named(device: torch.device) -> None:
         kv_cache_write_(key_TKD, key_TKD, row_T, cache_NKD.half(), cache_NKD)
     with pytest.raises(DataError, match="gaps"):
         kv_cache_write_(key_TKD, key_TKD, row_T, cache_NKD, cache_NKD.repeat(1, 1, 2)[..., ::2])
+
+
+def test_it_compiles_whole_and_writes_into_a_view(backend: str, device: torch.device) -> None:
+    key_TKD, value_TKD = (torch.randn(3, K, D, device=device) for _ in range(2))
+    row_T = torch.tensor([5, -1, 0], device=device)
+    pools = [torch.zeros(2, 2, N, K, D, device=device) for _ in range(3)]
+    operators: list[str] = []
+
+    def keep(graph: torch.fx.GraphModule, example: list[torch.Tensor]) -> torch.fx.GraphModule:
+        operators.extend(str(node.target) for node in graph.graph.nodes)
+        return graph
+
+    def write(pool: torch.Tensor) -> torch.Tensor:
+        kv_cache_write_(key_TKD, value_TKD, row_T, pool[1, 0], pool[1, 1])
+        return pool[1].sum()
+
+    sums = [write(pools[0])]
+    for pool, compiler in zip(pools[1:], (keep, "aot_eager"), strict=True):
+        torch.compiler.reset()  # or the code found for another backend would be taken again
+        whole = backend == "triton"  # the reference picks rows by a mask, whose count is data
+        sums.append(torch.compile(write, fullgraph=whole, backend=compiler)(pool))
+    assert sums[0] != 0 and sums[0] == sums[1] == sums[2]
+    assert torch.equal(pools[0], pools[1]) and torch.equal(pools[0], pools[2])
+    assert any("r1ci" in operator for operator in operators) == (backend == "triton")
+
+
+def test_the_operator_keeps_its_promises(triton_backend: None, device: torch.device) -> None:
+    key_TKD = torch.randn(3, K, D, device=device)
+    row_T = torch.tensor([5, -1, 0], device=device)
+    caches = torch.zeros(2, N, K, D, device=device).unbind()
+    torch.library.opcheck(_write_, (key_TKD, key_TKD + 1, row_T, *caches))

@@ -24,8 +24,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from r1ci_engine.kernels.rms_norm import add_rms_norm, rms_norm
+from r1ci_engine.kernels.rope import rope
+from r1ci_engine.kernels.swiglu import swiglu
 from r1ci_engine.model.config import ModelConfig
-from r1ci_engine.model.rope import rope_tables, rotate
+from r1ci_engine.model.rope import rope_tables
 
 Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
 """`attend(layer_index, q_THD, k_TKD, v_TKD) -> out_THD`; keys come with rotation applied."""
@@ -43,9 +46,11 @@ class RMSNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x_TD: Tensor) -> Tensor:
-        wide_TD = x_TD.float()
-        scale_T1 = torch.rsqrt(wide_TD.square().mean(-1, keepdim=True) + self.eps)
-        return self.weight * (wide_TD * scale_T1).to(x_TD.dtype)
+        return rms_norm(x_TD, self.weight, self.eps)
+
+    def after_adding(self, x_TD: Tensor, residual_TD: Tensor) -> tuple[Tensor, Tensor]:
+        """(norm of the sum, the sum), in one pass over memory where there is a kernel."""
+        return add_rms_norm(x_TD, residual_TD, self.weight, self.eps)
 
 
 class Attention(nn.Module):
@@ -72,7 +77,7 @@ class Attention(nn.Module):
         v_TKD = self.v_proj(x_TD).unflatten(-1, (-1, self.head_dim))
         if self.q_norm is not None and self.k_norm is not None:
             q_THD, k_TKD = self.q_norm(q_THD), self.k_norm(k_TKD)
-        q_THD, k_TKD = rotate(q_THD, cos_TF, sin_TF), rotate(k_TKD, cos_TF, sin_TF)
+        q_THD, k_TKD = rope(q_THD, k_TKD, cos_TF, sin_TF)
         out_THD = attend(self.index, q_THD[:tokens], k_TKD[:tokens], v_TKD[:tokens])
         return self.o_proj(pad_rows(out_THD.flatten(1)))
 
@@ -87,7 +92,7 @@ class FeedForward(nn.Module):
         self.down_proj = nn.Linear(config.intermediate, config.hidden, bias=False)
 
     def forward(self, x_TD: Tensor) -> Tensor:
-        return self.down_proj(F.silu(self.gate_proj(x_TD)) * self.up_proj(x_TD))
+        return self.down_proj(swiglu(self.gate_proj(x_TD), self.up_proj(x_TD)))
 
 
 class Block(nn.Module):
@@ -103,8 +108,9 @@ class Block(nn.Module):
     def forward(
         self, x_TD: Tensor, cos_TF: Tensor, sin_TF: Tensor, attend: Attend, tokens: int
     ) -> Tensor:
-        x_TD = x_TD + self.self_attn(self.input_layernorm(x_TD), cos_TF, sin_TF, attend, tokens)
-        return x_TD + self.mlp(self.post_attention_layernorm(x_TD))
+        attended_TD = self.self_attn(self.input_layernorm(x_TD), cos_TF, sin_TF, attend, tokens)
+        normed_TD, x_TD = self.post_attention_layernorm.after_adding(x_TD, attended_TD)
+        return x_TD + self.mlp(normed_TD)
 
 
 class Trunk(nn.Module):

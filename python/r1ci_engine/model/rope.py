@@ -1,4 +1,4 @@
-"""Rotary position embedding: tables of cosines and sines, and the rotation itself.
+"""Rotary position embedding: tables of cosines and sines. The rotation itself is a kernel.
 
 The half-split form of Hugging Face checkpoints: element i of a head turns together with element
 i + D/2.
@@ -7,7 +7,7 @@ The tables are built once for every position of the context instead of per call.
 may round a value differently when a *neighbour* in its vector is large, so a per-call table would
 let one sequence touch another's bits.
 
-Shape suffixes: C position in context, T packed token, H head, D head width, F = D/2 frequency.
+Shape suffixes: C position in context, F frequency, half as many as a head is wide.
 """
 
 import math
@@ -29,17 +29,6 @@ def rope_tables(config: RopeConfig, head_dim: int, context: int) -> tuple[Tensor
     position_C = torch.arange(context, dtype=torch.float32, device="cpu")
     angle_CF = position_C[:, None] * frequency_F[None, :]
     return angle_CF.cos() * attention_factor, angle_CF.sin() * attention_factor
-
-
-def rotate(x_THD: Tensor, cos_TF: Tensor, sin_TF: Tensor) -> Tensor:
-    """Turn every head by its token's angles; computed in fp32, returned in the dtype of `x_THD`."""
-    first_THF, second_THF = x_THD.float().chunk(2, dim=-1)
-    cos_T1F, sin_T1F = cos_TF[:, None, :], sin_TF[:, None, :]
-    turned_THD = torch.cat(
-        (first_THF * cos_T1F - second_THF * sin_T1F, second_THF * cos_T1F + first_THF * sin_T1F),
-        dim=-1,
-    )
-    return turned_THD.to(x_THD.dtype)
 
 
 def _frequencies(config: RopeConfig, head_dim: int) -> tuple[Tensor, float]:
