@@ -6,7 +6,6 @@ the run; what was finished by then is handed over first, because it may have cos
 
 import asyncio
 from collections.abc import Callable, Sequence
-from types import TracebackType
 from typing import Any, Self
 
 from r1ci_engine.collect.chat import Chat, SteeredChat, trajectory_of
@@ -57,12 +56,7 @@ class RemoteModel:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._sandbox.close()
 
     def require_room(self, items: Sequence[Item]) -> None:

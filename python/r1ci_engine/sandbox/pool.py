@@ -3,7 +3,6 @@
 import os
 import sys
 from collections.abc import Generator, Iterable, Mapping, Sequence
-from types import TracebackType
 from typing import Self
 
 from r1ci_engine._rust import Supervisor
@@ -173,12 +172,7 @@ class Sandbox:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 

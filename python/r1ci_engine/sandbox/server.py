@@ -17,7 +17,6 @@ import time
 from contextlib import suppress
 from functools import partial
 from http import HTTPStatus
-from types import TracebackType
 from typing import Self
 
 from r1ci_engine.errors import ConfigError, SandboxError
@@ -164,12 +163,7 @@ class SandboxServer:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     # --- connections
