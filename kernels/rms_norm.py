@@ -69,20 +69,22 @@ if HAS_TRITON:
         """One program walks every P-th tile of rows and keeps its part of dweight meanwhile."""
         program = tl.program_id(0)
         column = tl.arange(0, BLOCK_D)[None, :]
-        w = tl.load(weight + column, mask=column < D, other=0.0).to(tl.float32)
         dw = tl.zeros((BLOCK_T, BLOCK_D), tl.float32)
         for start in range(program * BLOCK_T, T, tl.num_programs(0) * BLOCK_T):
             row = tl.arange(0, BLOCK_T).to(tl.int64)[:, None] + start
             inside = (row < T) & (column < D)
             s = tl.load(total + row * stride_total + column, mask=inside, other=0.0).to(tl.float32)
             g = tl.load(dy + row * stride_dy + column, mask=inside, other=0.0).to(tl.float32)
+            if HAS_DTOTAL:
+                after = tl.load(dtotal + row * stride_dtotal + column, mask=inside, other=0.0)
+            # From the cache, once a tile: kept in registers it would leave room for fewer programs.
+            w = tl.load(weight + column, mask=column < D, other=0.0).to(tl.float32)
             r = tl.rsqrt(tl.sum(s * s, 1, keep_dims=True) / D + eps)
             n = s * r
             dn = g * w
             ds = r * (dn - n * (tl.sum(dn * n, 1, keep_dims=True) / D))
             if HAS_DTOTAL:
-                after = dtotal + row * stride_dtotal + column
-                ds += tl.load(after, mask=inside, other=0.0).to(tl.float32)
+                ds += after.to(tl.float32)
             tl.store(dx + row * D + column, ds.to(dx.dtype.element_ty), mask=inside)
             dw += g * n.to(total.dtype.element_ty).to(tl.float32)  # what the weight multiplied
         share = tl.sum(dw, 0, keep_dims=True)
