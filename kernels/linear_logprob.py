@@ -166,15 +166,9 @@ def _like_backward(
     hidden_TD: Tensor,
     weight_VD: Tensor,
     bias_V: Tensor | None,
-    target_T: Tensor,
-    lse_T: Tensor,
-    entropy_T: Tensor,
-    logits_TV: Tensor,
-    temperature: float,
-    chunk_bytes: int,
-    wanted: list[bool],
+    *others: Any,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    return gradients_like(hidden_TD, weight_VD, bias_V, wanted, summed=False)
+    return gradients_like(hidden_TD, weight_VD, bias_V, others[-1], summed=False)
 
 
 def _active_chunks(
