@@ -1,0 +1,237 @@
+"""Compiles every Triton kernel ahead of time, which needs no GPU, and says what each one uses.
+
+    python tests/kernels/compile_ahead.py            what is found, as JSON
+    python tests/kernels/compile_ahead.py --write    the same into kernels/budget.json
+
+The public functions are called at the widths of real models, on a few rows on CPU, with the launch
+replaced: it compiles what was asked for, with the specialisation that the launch would choose, for
+each of `TARGETS`, and runs nothing. So the budget holds what is really launched, and a kernel that
+no call reaches is reported. T is no multiple of 16, as of most packed batches.
+
+Registers and spilled bytes are the assembler's; shared memory is Triton's; a tensor-core
+instruction is looked for in the PTX. A script of its own, because a process that interprets kernels
+cannot compile them.
+"""
+
+import argparse
+import importlib
+import io
+import json
+import pkgutil
+import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+from triton import JITFunction, knobs
+from triton.backends.compiler import GPUTarget
+from triton.runtime import driver
+
+import r1ci_engine.kernels as kernels
+from r1ci_engine.kernels import dispatch, force_backend, kv_cache_write_
+from r1ci_engine.kernels.rms_norm import add_rms_norm, rms_norm
+from r1ci_engine.kernels.rope import rope
+from r1ci_engine.kernels.row_stats import row_stats_backward, row_stats_forward
+from r1ci_engine.kernels.swiglu import swiglu
+
+BUDGET = Path(__file__).parents[2] / "kernels" / "budget.json"
+TARGETS = (80, 90, 100)
+TENSOR_CORE = re.compile(r"\b(wgmma\.mma_async|tcgen05\.mma|mma\.sync)\b")
+T = 3
+
+
+class Model(NamedTuple):
+    """Widths of a Qwen2.5 model; heads are 128 wide."""
+
+    D: int
+    V: int
+    H: int
+    K: int
+    W: int
+
+
+MODELS = (
+    Model(D=2048, V=151_936, H=16, K=2, W=11_008),
+    Model(D=3584, V=152_064, H=28, K=4, W=18_944),
+    Model(D=5120, V=152_064, H=40, K=8, W=13_824),
+)
+HEAD_WIDTH = 128
+
+
+def call_everything(model: Model) -> None:
+    """Every public function that launches a kernel, forward and backward, in bf16."""
+    logits_TV, target_T = torch.zeros(T, model.V), torch.zeros(T, dtype=torch.int64)
+    stats = row_stats_forward(logits_TV, target_T, 0.9)
+    for h_T in (None, stats[1]):
+        row_stats_backward(
+            logits_TV, target_T, stats[2], stats[1], stats[0], h_T, 0.9, torch.bfloat16
+        )
+    for D in (model.D, HEAD_WIDTH):  # hidden rows, and heads that are normed one by one
+        weight_D = leaf(D)
+        backward(rms_norm(leaf(T, D), weight_D, 1e-6))
+        backward(*add_rms_norm(leaf(T, D), leaf(T, D), weight_D, 1e-6))
+    q_THD, k_TKD = leaf(T, model.H, HEAD_WIDTH), leaf(T, model.K, HEAD_WIDTH)
+    cos_TF, sin_TF = torch.zeros(2, T, HEAD_WIDTH // 2)
+    backward(*rope(q_THD, k_TKD, cos_TF, sin_TF))
+    backward(swiglu(leaf(T, model.W), leaf(T, model.W)))
+    new_TKD, cache_NKD = k_TKD.detach(), k_TKD.detach().clone()
+    kv_cache_write_(new_TKD, new_TKD, torch.arange(T), cache_NKD, cache_NKD)
+
+
+def leaf(*shape: int) -> Tensor:
+    return torch.zeros(shape, dtype=torch.bfloat16, requires_grad=True)
+
+
+def backward(*results: Tensor) -> None:
+    torch.autograd.backward(results, [torch.zeros_like(x) for x in results])
+
+
+class NoDevice:
+    """What the compiler asks a driver for; the device's number stands for its architecture."""
+
+    def __init__(self) -> None:
+        self.architecture = TARGETS[0]
+
+    def get_current_device(self) -> int:
+        return self.architecture
+
+    def get_current_stream(self, device: int) -> int:
+        return 0
+
+    def get_current_target(self) -> GPUTarget:
+        return GPUTarget("cuda", self.architecture, 32)
+
+
+@contextmanager
+def compiling(found: dict[str, Any], launched: set[JITFunction]) -> Iterator[None]:
+    """Inside the block a launch compiles for all targets and adds to `found`, and runs nothing."""
+    device, run, require = NoDevice(), JITFunction.run, dispatch._require_triton
+    seen: set[str] = set()
+
+    def compile_only(kernel: JITFunction, *args: Any, grid: Any, warmup: bool, **kw: Any) -> None:
+        launched.add(kernel)
+        for device.architecture in TARGETS:
+            with redirect_stdout(io.StringIO()) as log:
+                compiled = run(kernel, *args, grid=grid, warmup=True, **kw)
+            if compiled.hash in seen:
+                continue
+            seen.add(compiled.hash)
+            by_configuration = found.setdefault(name_of(kernel), {})
+            by_target = by_configuration.setdefault(configuration(compiled), {})
+            target, usage = f"sm_{device.architecture}", usage_of(compiled, log.getvalue())
+            known = by_target.setdefault(target, usage)
+            # They differ in nothing but what is a multiple of 16: the worse figure counts.
+            for part in ("registers", "spill_bytes", "shared_bytes"):
+                known[part] = max(known[part], usage[part])
+
+    driver.set_active(device)
+    JITFunction.run = compile_only
+    dispatch._require_triton = lambda device: None
+    try:
+        with force_backend("triton"):
+            yield
+    finally:
+        JITFunction.run, dispatch._require_triton = run, require
+
+
+def name_of(kernel: JITFunction) -> str:
+    """`row_stats.forward` of `r1ci_engine.kernels.row_stats._forward_kernel`."""
+    name = kernel.__name__.removeprefix("_").removesuffix("_kernel")
+    return f"{kernel.__module__.rsplit('.', 1)[-1]}.{name}"
+
+
+def configuration(compiled: Any) -> str:
+    """Types of the tensors, compile-time values, warps."""
+    source = compiled.src
+    types = dict.fromkeys(t.removeprefix("*") for t in source.signature.values() if t[0] == "*")
+    constants = {source.fn.params[at]: value for (at,), value in source.constants.items()}
+    settings = (f"{p.name}={value}" for p, value in constants.items() if p.is_constexpr)
+    return " ".join([*types, *settings, f"warps={compiled.metadata.num_warps}"])
+
+
+def usage_of(compiled: Any, log: str) -> dict[str, Any]:
+    registers = re.search(r"Used (\d+) registers", log)
+    spills = re.search(r"(\d+) bytes spill stores, (\d+) bytes spill loads", log)
+    assert registers and spills, f"no report of the assembler in: {log}"
+    instruction = TENSOR_CORE.search(compiled.asm["ptx"])
+    return {
+        "registers": int(registers[1]),
+        "spill_bytes": int(spills[1]) + int(spills[2]),
+        "shared_bytes": compiled.metadata.shared,
+        "tensor_core": instruction and instruction[1],
+    }
+
+
+def never_launched(launched: set[JITFunction]) -> list[str]:
+    """Kernels of the package that no call reached; what a kernel calls counts as reached."""
+    reached = {name for kernel in launched for name in kernel.fn.__code__.co_names}
+    missing = set()
+    for module in pkgutil.iter_modules(kernels.__path__):
+        members = vars(importlib.import_module(f"{kernels.__name__}.{module.name}"))
+        for name, value in members.items():
+            if isinstance(value, JITFunction) and value not in launched and name not in reached:
+                missing.add(name_of(value))
+    return sorted(missing)
+
+
+@triton.jit
+def _product_kernel(a, b, c, BLOCK: tl.constexpr):
+    """Multiplies, so it has a tensor-core instruction."""
+    row, column = tl.arange(0, BLOCK)[:, None], tl.arange(0, BLOCK)[None, :]
+    place = row * BLOCK + column
+    tl.store(c + place, tl.dot(tl.load(a + place), tl.load(b + place)))
+
+
+@triton.jit
+def _hoarding_kernel(x, y, BLOCK: tl.constexpr):
+    """Holds more values per thread than there are registers, all needed until the end."""
+    place = tl.arange(0, BLOCK)
+    held = tl.load(x + place)
+    total = tl.sum(held, 0)
+    tl.store(y + place, held * total)
+
+
+def probe() -> dict[str, Any]:
+    """What a product and a hoarder are found to use: the search must find what there is."""
+    found: dict[str, Any] = {}
+    a, c = torch.zeros(128, 128, dtype=torch.bfloat16), torch.zeros(128, 128)
+    with compiling(found, set()):
+        _product_kernel[(1,)](a, a, c, BLOCK=128, num_warps=4)
+        _hoarding_kernel[(1,)](c, c, BLOCK=16_384, num_warps=1)
+    return {name: next(iter(cases.values())) for name, cases in found.items()}
+
+
+def as_text(budget: dict[str, Any]) -> str:
+    """JSON with one line per target, which is what a change of the budget is read by."""
+    text = json.dumps(budget, indent=2)
+    return re.sub(r"{([^{}]*)}", lambda found: f"{{{' '.join(found[1].split())}}}", text) + "\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="what every kernel uses, compiled ahead of time")
+    parser.add_argument("--write", action="store_true", help="make it the budget")
+    options = parser.parse_args()
+    assert not dispatch.interpreting(), "unset TRITON_INTERPRET"
+    knobs.compilation.always_compile = True  # a cached kernel has no report
+    knobs.nvidia.dump_ptxas_log = True
+    found: dict[str, Any] = {}
+    launched: set[JITFunction] = set()
+    with compiling(found, launched):
+        for model in MODELS:
+            call_everything(model)
+    budget = {"triton": triton.__version__, "kernels": found}
+    if options.write:
+        BUDGET.write_text(as_text(budget))
+        return
+    budget |= {"never_launched": never_launched(launched), "probes": probe()}
+    sys.stdout.write(as_text(budget))
+
+
+if __name__ == "__main__":
+    main()
