@@ -230,11 +230,13 @@ class GrpoSection(Section):
     entropy_coef: Annotated[float, Field(ge=0, le=1e6)] = 0.0
     """Weight of an entropy bonus."""
     mismatch: Literal["none", "tis", "icepop"] = "none"
-    """`none`: the ratio starts from the sampler's log-probability. Otherwise from the trainer's
-    own, for one more forward pass, and theirs to the sampler's weighs the token: cut to
-    `mismatch_high` (`tis`), or 0 outside [mismatch_low, mismatch_high] (`icepop`)."""
+    """`none`: the ratio starts from the sampler's log-probability. `tis`, `icepop`: from the
+    trainer's own, for one more forward pass, and the ratio of these two weighs the token, cut to
+    `mismatch_high`, or 0 outside [mismatch_low, mismatch_high]."""
     mismatch_low: Fraction = 0.5
+    """Lowest such ratio that `icepop` keeps."""
     mismatch_high: Annotated[float, Field(ge=1, le=1e6)] = 2.0
+    """Highest such ratio that `icepop` keeps, and to which `tis` cuts (IcePop's own: 5)."""
     micro_tokens: Positive = 8192
     """Hard cap on packed tokens per forward pass."""
     optimizer: OptimizerSection = OptimizerSection()

@@ -1,5 +1,6 @@
 """The reinforcement step against a naive second implementation, and at its edges."""
 
+import math
 import random
 from typing import Any
 
@@ -339,6 +340,44 @@ def test_silent_groups_are_seen_but_not_trained() -> None:
     assert relative_error(together * 12 / 8, alone) < CLOSE
     only_silent = real_step(model, silent, section)
     assert only_silent["entropy"] > 0 and only_silent["grad/skipped"] == 1.0
+
+
+@pytest.mark.parametrize(
+    ("changes", "factor"),
+    [
+        ({"mismatch": "tis", "mismatch_high": 2.0}, 1.5),
+        ({"mismatch": "tis", "mismatch_high": 1.2}, 1.2),
+        ({"mismatch": "icepop", "mismatch_high": 2.0}, 1.5),
+        ({"mismatch": "icepop", "mismatch_high": 1.4}, 0.0),
+    ],
+)
+def test_where_the_sampler_disagrees_tokens_are_weighed(
+    changes: dict[str, Any], factor: float
+) -> None:
+    """The ratio starts from the trainer's own log-probability, and so at 1, inside the clip."""
+    model, _ = tiny_pair()
+    trajectories = sampled(model)
+    section = GrpoSection(kl_coef=0.0, micro_tokens=64)
+    right = step_gradient(model, None, trajectories, section)
+    for trajectory in trajectories:  # the sampler found every token less likely by a third
+        trajectory.logprobs = [value - math.log(1.5) for value in trajectory.logprobs]
+    found = step_gradient(model, None, trajectories, section.model_copy(update=changes))
+    if factor:
+        assert relative_error(found, factor * right) < CLOSE
+    else:
+        assert float(found.norm()) == 0.0
+    left_alone = step_gradient(model, None, trajectories, section)
+    assert relative_error(left_alone, right) > 0.1, "without it the ratio is 1.5 and is clipped"
+
+
+def test_an_entropy_bonus_teaches_silent_groups_too() -> None:
+    model, _ = tiny_pair()
+    silent = [make_trajectory(TWO_TURNS, item="silent", sample=i) for i in range(4)]
+    record_logprobs(model, silent)
+    section = GrpoSection(kl_coef=0.0, entropy_coef=0.1, optimizer=OptimizerSection(lr=1e-2))
+    before = real_step(model, silent, section)
+    assert before["grad/skipped"] == 0.0 and before["grad/norm"] > 0
+    assert real_step(model, silent, section)["entropy"] > before["entropy"]
 
 
 def test_metrics_carry_the_names_users_look_for() -> None:
