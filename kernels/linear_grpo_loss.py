@@ -16,7 +16,8 @@ slope turns out to be 0, because they are clipped.
 `gspo` needs a sequence's log-probabilities before any slope, so it takes two passes
 (`linear_logprob`). The loss itself is `policy_loss`, in both and in the reference.
 
-Backward multiplies the gradients by that of the loss; differentiating twice is an error. The
+Backward multiplies the gradients by that of the loss, after they were rounded to the operands'
+type: fold a constant into the weights rather than the loss. Differentiating twice is an error. The
 operator is opaque to `torch.compile`.
 """
 
@@ -282,7 +283,14 @@ def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> Non
 
 
 def _differentiate(ctx: Any, slope: Tensor, *_: Any) -> tuple[Any, ...]:
-    gradients = _scale(slope, *ctx.saved_tensors)
+    # A trace has no value to look at, and what is differentiated again needs `_scale`.
+    plain = type(slope) is Tensor and not torch.is_grad_enabled()
+    if plain and bool(slope == 1):  # the usual case, and no second dhidden_TD
+        dhidden_TD, dweight_VD, dbias_V, _, weight_VD, bias_V = ctx.saved_tensors
+        bias_dtype = weight_VD.dtype if bias_V is None else bias_V.dtype
+        gradients = dhidden_TD, dweight_VD.to(weight_VD.dtype), dbias_V.to(bias_dtype)
+    else:
+        gradients = _scale(slope, *ctx.saved_tensors)
     wanted = ctx.needs_input_grad[:3]
     chosen = (x if wants else None for x, wants in zip(gradients, wanted, strict=True))
     return *chosen, *(None for _ in range(ctx.count - 3))

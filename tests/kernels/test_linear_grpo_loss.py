@@ -280,6 +280,12 @@ def test_gradients_follow_the_slope_of_the_loss(device: torch.device) -> None:
     (first,) = torch.autograd.grad(value, hidden_TD, retain_graph=True)
     (second,) = torch.autograd.grad(value, hidden_TD)
     assert torch.equal(first, second) and first.abs().max() > 0
+    leaf_TD = inputs[0].clone().requires_grad_()
+    value = linear_grpo_loss(leaf_TD, inputs[1], inputs[3], tokens, loss).loss
+    for count in (1, 2):  # summed in place, and what is kept for the next time stays whole
+        value.backward(retain_graph=True)
+        assert leaf_TD.grad is not None
+        torch.testing.assert_close(leaf_TD.grad, count * first)
 
 
 @pytest.mark.parametrize("variant", ["grpo", "gspo"])
