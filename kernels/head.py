@@ -57,7 +57,10 @@ def check_head(
         raise DataError(f"hidden rows and head weight have shapes {shapes}, not [T, D] and [V, D]")
     if weight_VD.dtype != hidden_TD.dtype:
         types = f"`{hidden_TD.dtype}` and `{weight_VD.dtype}`"
-        raise DataError(f"hidden rows and head weight have types {types}, expected one type")
+        raise DataError(
+            f"hidden rows and head weight have types {types}, expected one type",
+            hint="under autocast hand over `weight.to(hidden.dtype)`",
+        )
     if bias_V is not None and bias_V.shape != weight_VD.shape[:1]:
         raise DataError(
             f"the head's bias has shape `{tuple(bias_V.shape)}`, expected `[{weight_VD.shape[0]}]`"
@@ -123,15 +126,16 @@ def part_of(C: slice | Tensor, rows_N: Tensor | None) -> slice | Tensor:
 
 
 def head_logits(hidden_CD: Tensor, weight_VD: Tensor, bias_V: Tensor | None) -> Tensor:
-    """In fp32 (fp64 stays fp64), never rounded to a shorter type on the way."""
-    if hidden_CD.is_cuda and hidden_CD.dtype not in (torch.float32, torch.float64):
-        logits_CV = torch.mm(hidden_CD, weight_VD.T, out_dtype=torch.float32)
-    else:
-        C = hidden_CD.shape[0]
-        dtype = sum_dtype(hidden_CD)
-        padded_CD = F.pad(hidden_CD, (0, 0, 0, -C % ROW_MULTIPLE)).to(dtype)
-        logits_CV = (padded_CD @ weight_VD.to(dtype).T)[:C]
-    return logits_CV if bias_V is None else logits_CV.add_(bias_V)
+    """In fp32 (fp64 stays fp64), never rounded to a shorter type on the way, nor by autocast."""
+    with torch.autocast(hidden_CD.device.type, enabled=False):
+        if hidden_CD.is_cuda and hidden_CD.dtype not in (torch.float32, torch.float64):
+            logits_CV = torch.mm(hidden_CD, weight_VD.T, out_dtype=torch.float32)
+        else:
+            C = hidden_CD.shape[0]
+            dtype = sum_dtype(hidden_CD)
+            padded_CD = F.pad(hidden_CD, (0, 0, 0, -C % ROW_MULTIPLE)).to(dtype)
+            logits_CV = (padded_CD @ weight_VD.to(dtype).T)[:C]
+        return logits_CV if bias_V is None else logits_CV.add_(bias_V)
 
 
 class HeadGradients:
@@ -152,12 +156,13 @@ class HeadGradients:
         """What the rows `C` contribute; each row comes once."""
         dhidden_TD, dweight_VD, dbias_V = self.sums
         wants_hidden, wants_weight, wants_bias = self.wanted
-        if wants_hidden:
-            dhidden_TD[C] = dlogits_CV @ weight_VD
-        if wants_weight:
-            _add_product_(dweight_VD, dlogits_CV.T, hidden_TD[C])
-        if wants_bias:
-            dbias_V += dlogits_CV.sum(0, dtype=dbias_V.dtype)
+        with torch.autocast(dlogits_CV.device.type, enabled=False):
+            if wants_hidden:
+                dhidden_TD[C] = dlogits_CV @ weight_VD
+            if wants_weight:
+                _add_product_(dweight_VD, dlogits_CV.T, hidden_TD[C])
+            if wants_bias:
+                dbias_V += dlogits_CV.sum(0, dtype=dbias_V.dtype)
 
 
 def gradients_like(

@@ -372,6 +372,20 @@ def test_bf16_is_no_worse_than_the_plain_path(device: torch.device) -> None:
         assert ours <= 1.1 * eager, name
 
 
+@pytest.mark.parametrize("variant", ["grpo", "gspo"])
+def test_autocast_rounds_nothing_inside(variant: Variant, device: torch.device) -> None:
+    inputs, tokens = world(variant, device)
+    outside = run(linear_grpo_loss, inputs, tokens, full_loss(variant))
+    with torch.autocast(device.type, dtype=torch.bfloat16):
+        inside = run(linear_grpo_loss, inputs, tokens, full_loss(variant))
+        assert (inputs[0] @ inputs[1].T).dtype == torch.bfloat16, "it is at work"
+    for name, value in outside.items():
+        assert torch.equal(inside[name], value), name
+    with pytest.raises(DataError, match="one type") as refused:
+        linear_grpo_loss(inputs[0].bfloat16(), inputs[1], inputs[3], tokens, full_loss(variant))
+    assert "weight.to" in (refused.value.hint or "")
+
+
 def test_no_rows_and_no_weights(backend: str, device: torch.device) -> None:
     inputs, tokens = world("grpo", device)
     for variant in VARIANTS:
