@@ -9,25 +9,27 @@ refused: its times mean nothing.
 import argparse
 import json
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from gpu_page import gpu_page
+from tables import number, table
 
 RESULTS = Path(__file__).parent / "results"
 
 
-def table(header: str, rows: Iterable[Iterable[object]]) -> list[str]:
-    """A markdown table; numbers stand right, because every column but the first is one."""
-    names = header.split(" | ")
-    rule = ["---", *["---:"] * (len(names) - 1)]
-    return ["| " + " | ".join(map(str, line)) + " |" for line in (names, rule, *rows)]
-
-
-def number(value: float | None, digits: int, missing: str = "-") -> str:
-    return missing if value is None else f"{value:,.{digits}f}"
-
-
 def pack_page(report: dict[str, Any]) -> list[str]:
+    return [
+        f"Cap {report['cap']} tokens, log-normal lengths, one thread, median of repeats.",
+        "The twin is the same algorithm in plain Python, run beside it, and returns the same plan.",
+        "Lengths are drawn, not measured: a real batch may pack better or worse.",
+        "",
+        *_packing(report["cases"]),
+    ]
+
+
+def _packing(cases: list[dict[str, Any]]) -> list[str]:
     rows = (
         (
             number(case["sequences"], 0),
@@ -38,60 +40,47 @@ def pack_page(report: dict[str, Any]) -> list[str]:
             number(case["ratio"] and case["sequences"] / case["twin_seconds"] / 1e6, 2),
             number(case["ratio"], 0),
         )
-        for case in report["cases"]
+        for case in cases
     )
     header = (
         "sequences | median length | bins / bound | token efficiency | M sequences/s"
         " | Python twin | ratio"
     )
-    return [
-        f"Cap {report['cap']} tokens, log-normal lengths, one thread, median of repeats.",
-        "The twin is the same algorithm in plain Python, run beside it, and returns the same plan.",
-        "Lengths are drawn, not measured: a real batch may pack better or worse.",
-        "",
-        *table(header, rows),
-    ]
+    return table(header, rows)
 
 
-def gpu_page(report: dict[str, Any]) -> list[str]:
+def kernels_cpu_page(report: dict[str, Any]) -> list[str]:
     lines = [
-        f"Kernels: {report['backend']}. Medians of {report['rounds']} interleaved rounds.",
-        "Short bursts: a long run is slower where heat or power limits the clock.",
-        "Peak memory is above the inputs, so it contains both gradients. The floor is the",
-        "operator's own products at the rate they reached in the same rounds, and nothing else.",
+        f"`{report['command']}`. Reference path in {report['dtype']}, {report['threads']} threads,"
+        f" medians of {report['rounds']} interleaved rounds.",
+        "Full logits are the leanest plain torch: no entropy. Peak is what torch allocated above",
+        "the inputs, so it contains both gradients.",
     ]
     for case in report["cases"]:
-        rates = ", ".join(f"{part} {rate:.0f}" for part, rate in case["tflops"].items())
-        lines += [
-            "",
-            f"## {case['head']} head: D {case['D']}, V {case['V']}, {case['tokens']} tokens",
-            "",
-            f"Chunks of {case['chunk_rows']} rows. Products in TFLOP/s: {rates}."
-            f" Device copy: {case['copy_tb_s']:.2f} TB/s.",
-            "",
-        ]
         rows = (
             (
                 name,
-                number(r["ms"], 2, "out of memory"),
-                number(r["spread_ms"], 2),
-                number(r["peak_gib"], 2),
+                number(r["ms"], 1, r["failure"] or "-"),
+                number(r["spread_ms"], 1),
+                number(r["peak_gib"] and r["peak_gib"] * 1024, 1),
+                number(case["ratios"].get(name), 2),
             )
             for name, r in case["results"].items()
-            if name.startswith(("forward", "step"))
         )
-        lines += table("what | ms | quartile spread | peak GiB", rows)
-        floors = case["floors_ms"].items()
-        rows = ((name, number(ms, 2), number(case["ratios"][name], 2)) for name, ms in floors)
-        lines += ["", *table("floor | ms | times the floor", rows)]
-    checks = ((c["check"], f"{c['value']:.2e}", f"{c['limit']:.1e}") for c in report["checks"])
-    return [
-        *lines,
-        "",
-        "## Correctness, before any timing",
-        "",
-        *table("check | value | allowed", checks),
-    ]
+        title = f"## {case['model']} head: D {case['D']}, V {case['V']}, {case['tokens']:,} tokens"
+        header = "what | ms | quartile spread | peak MiB | times the products"
+        lines += ["", title, "", *table(header, rows)]
+    rows = (
+        (
+            f"{line['model']}, {line['mode']}",
+            f"{1024 * line['extra_few_gib']:.1f} at {line['few']:,}",
+            f"{1024 * line['extra_many_gib']:.1f} at {line['many']:,}",
+        )
+        for line in report["memory"]
+    )
+    header = "mode | MiB beyond the gradients at fewest tokens | at most tokens"
+    lines += ["", "## Memory", "", *table(header, rows)]
+    return [*lines, "", "## Packing, one thread", "", *_packing(report["packing"])]
 
 
 _MOMENTS = "before | after SFT | after RL (stages) | after RL (plain) | after RL (online)"
@@ -297,6 +286,7 @@ def _scores(row: dict[str, Any], equal: str) -> tuple[str, str]:
 PAGES: dict[str, Callable[[dict[str, Any]], list[str]]] = {
     "pack": pack_page,
     "gpu": gpu_page,
+    "kernels_cpu": kernels_cpu_page,
     "demo": demo_page,
     "curriculum_sim": curriculum_page,
     "sandbox_peers": peers_page,

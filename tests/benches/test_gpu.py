@@ -1,13 +1,15 @@
-"""The benches run where there is no GPU, and their figures become a page."""
+"""The kernel benches run where there is no GPU, and their figures become pages."""
 
 import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 BENCHES = Path(__file__).parents[2] / "benches"
+MODES = ("one pass", "two passes", "log-prob only")
 
 
 def run(script: str, *arguments: object) -> subprocess.CompletedProcess[str]:
@@ -24,12 +26,87 @@ def self_check(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_the_gpu_bench_checks_itself_on_cpu(self_check: Path) -> None:
-    report = json.loads(self_check.read_text())
+@pytest.fixture
+def report(self_check: Path) -> dict[str, Any]:
+    return json.loads(self_check.read_text())
+
+
+def page_of(report: dict[str, Any], folder: Path) -> str:
+    """The page of a report that claims to be of a real run."""
+    report["self_check"] = False
+    report["machine"] |= {"device": "NVIDIA H100 80GB HBM3", "date": "2026-11-22"}
+    source = folder / "report.json"
+    source.write_text(json.dumps(report))
+    done = run("report.py", source, "--folder", folder / "results")
+    assert done.returncode == 0, done.stderr
+    (page,) = (folder / "results").iterdir()
+    assert page.name == f"{report['bench']}_nvidia-h100-80gb-hbm3_202611.md"
+    return page.read_text()
+
+
+def test_everything_is_checked_before_it_is_timed(report: dict[str, Any]) -> None:
     assert report["self_check"] and report["machine"]["device"] == "cpu"
-    assert report["checks"] and all(c["value"] <= c["limit"] for c in report["checks"])
-    (case,) = report["cases"]
-    assert case["results"]["step"]["ms"] > 0 and case["ratios"]["step, two passes"] > 0
+    assert report["failed"] == 0 and all(check["good"] for check in report["checks"])
+    names = " ".join(check["check"] for check in report["checks"])
+    for part in (
+        "log-prob rms",
+        "dweight of a second run",
+        "log-prob by chunking",
+        "NaN in masked rows",
+        "row_stats, 1 rows",
+        "elements, last rows",
+        "add_rms_norm",
+        "rope",
+        "swiglu",
+        "kv_cache_write",
+    ):
+        assert part in names
+    exact = [check for check in report["checks"] if "second run" in check["check"]]
+    assert exact and all(check["limit"] == 0 for check in exact)
+
+
+def test_every_part_has_its_figures(report: dict[str, Any]) -> None:
+    assert report["left_out"] == [] and report["seconds"] > 0
+    assert report["ceilings"]["copy_tb_s"] > 0 and report["ceilings"]["products"]
+    assert [case["tokens"] for case in report["cases"]] == [64, 32, 128]
+    for case in report["cases"]:
+        assert all(result["failure"] is None for result in case["results"].values())
+        assert all(case["results"][mode]["ms"] > 0 for mode in MODES)
+        assert all(case["ratios"][mode] > 0 and case["floors_ms"][mode] > 0 for mode in MODES)
+        assert case["beside"]["one pass"]["full logits, step"] > 0
+        assert case["extra_gib"]["one pass"] > 0
+    assert report["cases"][0]["beside"]["one pass"]["torch.compile, step"] > 0
+    assert {line["mode"] for line in report["memory"]} == set(MODES)
+    assert {row["weight"] for row in report["invariance"]} >= {"head", "qkv", "down"}
+    halves = {(row["kernel"], row["half"]) for row in report["rows"]}
+    assert len(halves) == len(report["rows"]) == 11
+    assert all(row["share_of_copy"]["ours"] > 0 for row in report["rows"])
+
+
+def test_absent_peers_are_named_with_the_reason(report: dict[str, Any]) -> None:
+    peers = {peer["name"]: peer for peer in report["peers"]}
+    assert {"Liger GRPO", "QuACK cross-entropy", "torch linear_cross_entropy"} <= peers.keys()
+    assert all(peer["version"] or peer["why_not"] for peer in peers.values())
+
+
+def test_what_does_not_fit_the_time_is_left_out_with_a_reason(tmp_path: Path) -> None:
+    path = tmp_path / "gpu.json"
+    done = run("gpu.py", "--self-check", "--seconds", 0, "--json", path)
+    assert done.returncode == 0, done.stderr
+    report = json.loads(path.read_text())
+    left = {entry["what"] for entry in report["left_out"]}
+    assert {"check of row_stats", "tiny head at 64 tokens", "row kernel rope"} <= left
+    assert all("0 s are left" in entry["reason"] for entry in report["left_out"])
+    assert "left out: tiny head at 64 tokens: 0 s are left" in done.stdout
+    assert "| tiny head at 64 tokens | 0 s are left" in page_of(report, tmp_path)
+
+
+def test_a_part_can_be_asked_for_alone(tmp_path: Path) -> None:
+    path = tmp_path / "gpu.json"
+    done = run("gpu.py", "--self-check", "--only", "ceilings", "--json", path)
+    assert done.returncode == 0, done.stderr
+    report = json.loads(path.read_text())
+    assert "ceilings" in report and "cases" not in report and "checks" not in report
 
 
 def test_a_self_check_is_no_result(self_check: Path, tmp_path: Path) -> None:
@@ -39,20 +116,35 @@ def test_a_self_check_is_no_result(self_check: Path, tmp_path: Path) -> None:
 
 
 def test_figures_become_a_page_that_keeps_the_losing_cases(
-    self_check: Path, tmp_path: Path
+    report: dict[str, Any], tmp_path: Path
 ) -> None:
-    report = json.loads(self_check.read_text())
-    report["self_check"] = False
-    report["machine"] |= {"device": "NVIDIA H100 80GB HBM3", "date": "2026-11-22"}
-    report["cases"][0]["results"]["step, full logits"] = dict.fromkeys(
-        ("ms", "spread_ms", "peak_gib")
-    )
-    source = tmp_path / "gpu.json"
-    source.write_text(json.dumps(report))
-    done = run("report.py", source, "--folder", tmp_path / "results")
+    lost = dict.fromkeys(("ms", "spread_ms", "peak_gib"))
+    report["cases"][0]["results"]["full logits, step"] = {**lost, "failure": "out of memory"}
+    report["cases"][0]["tokens"] = 32_768
+    report["targets"]["one pass"]["tiny"] = 1e-9
+    text = page_of(report, tmp_path)
+    assert "| full logits, step | out of memory | - | - |" in text
+    assert "0.00 missed" in text and "## Row invariance of products" in text
+    assert "| rms_norm backward |" in text and "| tiny qkv, as it comes |" in text
+    assert text.index("heat or power") < text.index("## Ratios") < text.index("| one pass |")
+
+
+def test_a_page_says_that_checks_failed(report: dict[str, Any], tmp_path: Path) -> None:
+    report["checks"].append({"check": "rope", "value": 2.0, "limit": 1.1, "good": False})
+    report["failed"] = 1
+    text = page_of(report, tmp_path)
+    assert text.index("**1 checks failed") < text.index("## Ratios")
+    assert "| rope | 2.00e+00 | 1.1e+00 | **no** |" in text
+
+
+def test_the_cpu_bench_runs_and_becomes_a_page(tmp_path: Path) -> None:
+    path = tmp_path / "cpu.json"
+    done = run("kernels_cpu.py", "--self-check", "--json", path)
     assert done.returncode == 0, done.stderr
-    (page,) = (tmp_path / "results").iterdir()
-    assert page.name == "gpu_nvidia-h100-80gb-hbm3_202611.md"
-    text = page.read_text()
-    assert "| step, full logits | out of memory | - | - |" in text
-    assert text.index("heat or power") < text.index("| forward |")
+    report = json.loads(path.read_text())
+    case = report["cases"][-1]
+    assert case["results"]["one pass"]["ms"] > 0 and case["results"]["one pass"]["peak_gib"] > 0
+    assert report["packing"][0]["ratio"] > 1
+    text = page_of(report, tmp_path)
+    assert "| full logits, step |" in text and "| 512 | 3000 |" in text
+    assert "MiB beyond the gradients" in text

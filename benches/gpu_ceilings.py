@@ -1,0 +1,185 @@
+"""What the machine can do: products at the head's real shapes, a copy, and whose bits stay put.
+
+The products are those of `r1ci_engine.kernels.head`, by the same library calls. Row invariance asks
+of every weight of a model whether row 0 of its product has the same bits however many rows stand
+below it: where it has, rollout and training agree bit by bit for free.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from gpu_measure import GIB, HEAD_WIDTH, Bench, Call, Model, Result, free, measure
+from torch import Tensor
+
+CHUNK_ROWS = (1024, 2048, 2304, 3328, 3584, 4224)
+SQUARE = 8192
+INVARIANCE_ROWS = (1, 8, 64, 256, 4096)
+
+
+def head_products(
+    hidden_CD: Tensor, weight_VD: Tensor, dlogits_CV: Tensor, sum_VD: Tensor
+) -> dict[str, Call]:
+    """The three products of a chunk: fp32 logits, gradient of the rows, sum of the head's."""
+    if not hidden_CD.is_cuda:  # there torch has no product with a longer result
+        return {
+            "logits": lambda: hidden_CD.float() @ weight_VD.float().T,
+            "dhidden": lambda: dlogits_CV @ weight_VD,
+            "dweight": lambda: sum_VD.addmm_(dlogits_CV.float().T, hidden_CD.float()),
+        }
+    return {
+        "logits": lambda: torch.mm(hidden_CD, weight_VD.T, out_dtype=torch.float32),
+        "dhidden": lambda: dlogits_CV @ weight_VD,
+        "dweight": lambda: torch.addmm(
+            sum_VD, dlogits_CV.T, hidden_CD, out_dtype=torch.float32, out=sum_VD
+        ),
+    }
+
+
+def copy_call(bench: Bench) -> tuple[Call, int]:
+    """A copy of memory that no cache holds, and the bytes that it reads and writes."""
+    size = GIB if bench.on_gpu else 1 << 20
+    source, target = (torch.empty(size, dtype=torch.uint8, device=bench.device) for _ in "ab")
+    source.fill_(7)
+    return lambda: target.copy_(source), 2 * size
+
+
+def rate(flops: float, result: Result) -> float | None:
+    """TFLOP/s."""
+    return None if result["ms"] is None else flops / result["ms"] / 1e9
+
+
+def bandwidth(size: int, result: Result) -> float | None:
+    """TB/s."""
+    return None if result["ms"] is None else size / result["ms"] / 1e9
+
+
+def ceilings(models: list[Model], bench: Bench) -> dict[str, Any]:
+    """The rates of products and copy; nothing of the engine runs."""
+    found = _square_and_copy(bench)
+    free(bench)
+    rows = []
+    for model in models:
+        for C in CHUNK_ROWS if bench.on_gpu else (16, 32):
+            what = f"products of the {model.name} head at {C} rows"
+            if bench.clock.allows(what, 3.0 if bench.on_gpu else 0.0):
+                rows.append(_products(model, C, bench))
+                free(bench)
+    return {**found, "products": rows}
+
+
+def _square_and_copy(bench: Bench) -> dict[str, Any]:
+    side = SQUARE if bench.on_gpu else 64
+    a, b = (torch.randn(side, side, device=bench.device).to(bench.dtype) for _ in "ab")
+    copy, size = copy_call(bench)
+    results = measure({"square": lambda: a @ b, "copy": copy}, bench)
+    square, copied = rate(2 * side**3, results["square"]), bandwidth(size, results["copy"])
+    print(f"product of {side}^3: {text(square, 0)} TFLOP/s; copy: {text(copied, 2)} TB/s")
+    return {"square_tflops": square, "square": side, "copy_tb_s": copied}
+
+
+def _products(model: Model, C: int, bench: Bench) -> dict[str, Any]:
+    D, V = model.D, model.V
+    shapes = ((C, D), (V, D), (C, V))
+    hidden_CD, weight_VD, dlogits_CV = (
+        torch.randn(shape, device=bench.device).to(bench.dtype) for shape in shapes
+    )
+    sum_VD = torch.zeros(V, D, device=bench.device)
+    results = measure(head_products(hidden_CD, weight_VD, dlogits_CV, sum_VD), bench)
+    rates = {name: rate(2 * C * D * V, result) for name, result in results.items()}
+    shown = ", ".join(f"{name} {text(value, 0)}" for name, value in rates.items())
+    print(f"  {model.name:>4} head, {C:>5} rows, TFLOP/s: {shown}", flush=True)
+    return {"model": model.name, "rows": C, "tflops": rates, "results": results}
+
+
+def row_invariance(models: list[Model], bench: Bench) -> list[dict[str, Any]]:
+    """For each weight: how many elements of row 0 differ from those of the tallest product."""
+    found = []
+    for model in models:
+        for name, (N, K) in weights(model).items():
+            what = f"row invariance of {model.name} {name}"
+            if not bench.clock.allows(what, 2.0 if bench.on_gpu else 0.0):
+                continue
+            weight_NK = torch.randn(N, K, device=bench.device).mul_(K**-0.5).to(bench.dtype)
+            rows = INVARIANCE_ROWS if bench.on_gpu else (1, 8, 16)
+            x_MK = torch.randn(max(rows), K, device=bench.device).to(bench.dtype)
+            for label, product in _products_of(name, bench).items():
+                found.append(
+                    {"model": model.name, "weight": name, "N": N, "K": K, "product": label}
+                    | _differences(product, x_MK, weight_NK, rows)
+                )
+            del weight_NK, x_MK
+            free(bench)
+    for row in found:
+        by_rows = ", ".join(f"{M}: {count}" for M, count in row["differing"].items())
+        print(f"  {row['model']:>4} {row['weight']:<8} {row['product']:<24} {by_rows}", flush=True)
+    return found
+
+
+def weights(model: Model) -> dict[str, tuple[int, int]]:
+    """Shapes [N out, K in] of the products that a token goes through."""
+    width = model.H * HEAD_WIDTH
+    return {
+        "head": (model.V, model.D),
+        "qkv": (width + 2 * model.K * HEAD_WIDTH, model.D),
+        "o": (model.D, width),
+        "gate_up": (2 * model.W, model.D),
+        "down": (model.D, model.W),
+    }
+
+
+Product = Callable[[Tensor, Tensor], Tensor]
+
+
+def _products_of(name: str, bench: Bench) -> dict[str, Product]:
+    def plain(x_MK: Tensor, weight_NK: Tensor) -> Tensor:
+        return x_MK @ weight_NK.T
+
+    def unsplit(x_MK: Tensor, weight_NK: Tensor) -> Tensor:
+        with without_split_k():
+            return x_MK @ weight_NK.T
+
+    def longer(x_MK: Tensor, weight_NK: Tensor) -> Tensor:
+        return torch.mm(x_MK, weight_NK.T, out_dtype=torch.float32)
+
+    ways: dict[str, Product] = {"as it comes": plain}
+    if bench.on_gpu:
+        ways["without split-k"] = unsplit
+        if name == "head":
+            ways["fp32 result"] = longer
+    return ways
+
+
+@contextmanager
+def without_split_k() -> Iterator[None]:
+    """Products whose inner dimension is not cut in parts that are summed later."""
+    matmul: Any = torch.backends.cuda.matmul
+    before = (
+        matmul.allow_bf16_reduced_precision_reduction,
+        matmul.allow_bf16_reduced_precision_reduction_split_k,
+    )
+    matmul.allow_bf16_reduced_precision_reduction = (False, False)
+    try:
+        yield
+    finally:
+        matmul.allow_bf16_reduced_precision_reduction = before
+
+
+def _differences(
+    product: Product, x_MK: Tensor, weight_NK: Tensor, rows: tuple[int, ...]
+) -> dict[str, Any]:
+    try:
+        expected_N = product(x_MK, weight_NK)[0].clone()
+        first = {M: product(x_MK[:M], weight_NK)[0].clone() for M in rows}
+    except (RuntimeError, TypeError, AttributeError) as error:
+        return {"differing": {}, "largest": None, "failure": str(error).splitlines()[0][:200]}
+    return {
+        "differing": {str(M): int((row_N != expected_N).sum()) for M, row_N in first.items()},
+        "largest": max((row_N - expected_N).abs().max().item() for row_N in first.values()),
+        "failure": None,
+    }
+
+
+def text(value: float | None, digits: int) -> str:
+    return "-" if value is None else f"{value:,.{digits}f}"
