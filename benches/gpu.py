@@ -28,7 +28,7 @@ import torch
 from gpu_cases import MODES, estimate, memory_lines, peers, run_case, show
 from gpu_ceilings import ceilings, row_invariance, text
 from gpu_checks import check_everything
-from gpu_measure import MODELS, ROOT, TINY, Bench, Clock, Model, free
+from gpu_measure import MODELS, ROOT, TINY, Bench, Clock, Model, guarded
 from gpu_rows import row_kernels
 
 from r1ci_engine.kernels import backend_for
@@ -75,12 +75,12 @@ def operator(models: list[Model], bench: Bench, report: Report) -> None:
         for model in models:
             compiled = (COMPILED_TOKENS if bench.on_gpu else 64) == T
             needed = estimate(model, T, rounds, len(present), compiled) if bench.on_gpu else 0.0
-            if not bench.clock.allows(f"{model.name} head at {T} tokens", needed):
+            what = f"{model.name} head at {T} tokens"
+            if not bench.clock.allows(what, needed):
                 continue
-            case = run_case(model, T, bench._replace(rounds=rounds), present, compiled)
-            free(bench)
-            cases.append(case)
-            show(case)
+            with guarded(what, bench):
+                cases.append(run_case(model, T, bench._replace(rounds=rounds), present, compiled))
+                show(cases[-1])
             report.add(cases=cases, memory=memory_lines(cases))
 
 

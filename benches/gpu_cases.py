@@ -206,7 +206,7 @@ def run_case(
             mode: {other: _ratio(ms[other], ms[mode]) for other in _others(mode, results)}
             for mode in MODES
         },
-        # Beyond the two gradients as they are handed out, and beyond the head's fp32 sum as well.
+        # Beyond the two gradients as they are handed out; the head's fp32 sum is part of it.
         "extra_gib": {mode: _extra(results[mode], mode, step) for mode in MODES},
         "sum_gib": 0.0 if bench.dtype == torch.float32 else V * D * 4 / GIB,
     }

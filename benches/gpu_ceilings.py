@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from gpu_measure import GIB, HEAD_WIDTH, Bench, Call, Model, Result, free, measure
+from gpu_measure import GIB, HEAD_WIDTH, Bench, Call, Model, Result, free, guarded, measure
 from torch import Tensor
 
 CHUNK_ROWS = (1024, 2048, 2304, 3328, 3584, 4224)
@@ -64,8 +64,8 @@ def ceilings(models: list[Model], bench: Bench) -> dict[str, Any]:
         for C in CHUNK_ROWS if bench.on_gpu else (16, 32):
             what = f"products of the {model.name} head at {C} rows"
             if bench.clock.allows(what, 3.0 if bench.on_gpu else 0.0):
-                rows.append(_products(model, C, bench))
-                free(bench)
+                with guarded(what, bench):
+                    rows.append(_products(model, C, bench))
     return {**found, "products": rows}
 
 
@@ -99,21 +99,23 @@ def row_invariance(models: list[Model], bench: Bench) -> list[dict[str, Any]]:
     for model in models:
         for name, (N, K) in weights(model).items():
             what = f"row invariance of {model.name} {name}"
-            if not bench.clock.allows(what, 2.0 if bench.on_gpu else 0.0):
-                continue
-            weight_NK = torch.randn(N, K, device=bench.device).mul_(K**-0.5).to(bench.dtype)
-            rows = INVARIANCE_ROWS if bench.on_gpu else (1, 8, 16)
-            x_MK = torch.randn(max(rows), K, device=bench.device).to(bench.dtype)
-            for label, product in _products_of(name, bench).items():
-                found.append(
-                    {"model": model.name, "weight": name, "N": N, "K": K, "product": label}
-                    | _differences(product, x_MK, weight_NK, rows)
-                )
-            del weight_NK, x_MK
-            free(bench)
-    for row in found:
-        by_rows = ", ".join(f"{M}: {count}" for M, count in row["differing"].items())
-        print(f"  {row['model']:>4} {row['weight']:<8} {row['product']:<24} {by_rows}", flush=True)
+            if bench.clock.allows(what, 2.0 if bench.on_gpu else 0.0):
+                with guarded(what, bench):
+                    found += _invariance(model.name, name, N, K, bench)
+    return found
+
+
+def _invariance(model: str, name: str, N: int, K: int, bench: Bench) -> list[dict[str, Any]]:
+    weight_NK = torch.randn(N, K, device=bench.device).mul_(K**-0.5).to(bench.dtype)
+    rows = INVARIANCE_ROWS if bench.on_gpu else (1, 8, 16)
+    x_MK = torch.randn(max(rows), K, device=bench.device).to(bench.dtype)
+    found = []
+    for label, product in _products_of(name, bench).items():
+        about = {"model": model, "weight": name, "N": N, "K": K, "product": label}
+        row = about | _differences(product, x_MK, weight_NK, rows)
+        shown = ", ".join(f"{M}: {count}" for M, count in row["differing"].items())
+        print(f"  {model:>4} {name:<8} {label:<16} {shown or row['failure']}", flush=True)
+        found.append(row)
     return found
 
 

@@ -12,7 +12,8 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -122,9 +123,20 @@ def poison(bench: Bench) -> None:
 
 
 def free(bench: Bench) -> None:
-    gc.collect()
+    """Hands the device's memory back, that of dead circles of objects too."""
     if bench.on_gpu:
+        gc.collect()
         torch.cuda.empty_cache()
+
+
+@contextmanager
+def guarded(what: str, bench: Bench) -> Iterator[None]:
+    """A block that fails is left out with its reason, and the run goes on."""
+    try:
+        yield
+    except Exception as error:
+        bench.clock.leave_out(what, _reason(error))
+    free(bench)
 
 
 class _Series:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 import torch._functorch.config
 from gpu_ceilings import bandwidth, copy_call, text
-from gpu_measure import HEAD_WIDTH, Bench, Call, Model, free, measure
+from gpu_measure import HEAD_WIDTH, Bench, Call, Model, guarded, measure
 from torch import Tensor
 
 from r1ci_engine.kernels import kv_cache_write_
@@ -40,15 +40,8 @@ def row_kernels(model: Model, T: int, bench: Bench) -> list[dict[str, Any]]:
     for name, make in _CASES.items():
         if not bench.clock.allows(f"row kernel {name}", 15.0 if bench.on_gpu else 0.0):
             continue
-        try:
-            leaves, ours, plain, sizes = make(model, T, bench)
-        except torch.OutOfMemoryError:
-            bench.clock.leave_out(f"row kernel {name}", "out of memory")
-            free(bench)
-            continue
-        found += _measure_both(name, leaves, ours, plain, sizes, bench)
-        del leaves
-        free(bench)
+        with guarded(f"row kernel {name}", bench):
+            found += _measure_both(name, *make(model, T, bench), bench)
     return found
 
 

@@ -21,7 +21,7 @@ from pack import CASES, processor
 from pack import run_case as run_packing
 
 MODEL = Model("SmolLM2-135M", 576, 49_152, 9, 3, 1536)
-TOKENS = (256, 1024, 2048)
+TOKENS = (256, 1024)
 ROUNDS = 5
 
 
