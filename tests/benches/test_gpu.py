@@ -8,11 +8,13 @@ from typing import Any
 
 import pytest
 
+from r1ci_engine.kernels.dispatch import HAS_TRITON
+
 BENCHES = Path(__file__).parents[2] / "benches"
 MODES = ("one pass", "two passes", "log-prob only")
 
 
-def run(script: str, *arguments: object) -> subprocess.CompletedProcess[str]:
+def run(script: str | Path, *arguments: object) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, BENCHES / script, *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
@@ -107,6 +109,28 @@ def test_a_part_can_be_asked_for_alone(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     report = json.loads(path.read_text())
     assert "ceilings" in report and "cases" not in report and "checks" not in report
+
+
+@pytest.mark.skipif(not HAS_TRITON, reason="triton is not installed")
+def test_what_only_a_gpu_runs_is_run_dry(tmp_path: Path) -> None:
+    path = tmp_path / "gpu.json"
+    script = Path(__file__).with_name("gpu_dry_run.py")
+    done = run(script, path)
+    assert done.returncode == 0, done.stderr
+    report = json.loads(path.read_text())
+    assert report["left_out"] == []
+    assert all(check["value"] is not None for check in report["checks"])
+    assert any("e+09 elements, last rows" in check["check"] for check in report["checks"])
+    assert [case["tokens"] for case in report["cases"]] == [32_768, 8192, 131_072]
+    parts = [*report["cases"], *report["rows"], *report["ceilings"]["products"]]
+    assert all(r["failure"] is None for part in parts for r in part["results"].values())
+    assert all(r["failure"] is None for case in report["cases"] for r in case["parts"].values())
+    assert {row["product"] for row in report["invariance"]} == {
+        "as it comes",
+        "without split-k",
+        "fp32 result",
+    }
+    assert all(row["failure"] is None for row in report["invariance"])
 
 
 def test_a_self_check_is_no_result(self_check: Path, tmp_path: Path) -> None:
