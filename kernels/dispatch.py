@@ -10,16 +10,28 @@ taken only when forced, with `TRITON_INTERPRET=1` set before Triton is imported.
 
 import logging
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cache
+from importlib import import_module
 from importlib.util import find_spec
 from typing import Literal
 
 import torch
 
 from r1ci_engine.errors import ConfigError, KernelUnavailable
+
+PACKAGE = "r1ci_engine.kernels"
+
+if __package__ != PACKAGE:
+    # In the top folder of a checkout this package is also found as `kernels`, a name that
+    # `transformers` tries to import. Executed a second time, every file would register its
+    # operators anew, which frees those that are in use: so the second name gets the same modules.
+    import_module(PACKAGE)
+    for name in [name for name in sys.modules if name.startswith(PACKAGE)]:
+        sys.modules[name.replace(PACKAGE, __package__ or "", 1)] = sys.modules[name]
 
 Backend = Literal["triton", "torch"]
 

@@ -1,6 +1,9 @@
 """The choice of implementation: once, with a reason, and never quietly another one."""
 
 import logging
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -60,3 +63,19 @@ def test_a_forced_backend_that_cannot_run_is_an_error(monkeypatch: pytest.Monkey
         monkeypatch.setattr(dispatch, "HAS_TRITON", False)
         with pytest.raises(KernelUnavailable, match="not installed"):
             backend_for(CUDA)
+
+
+@pytest.mark.parametrize("first", ["kernels", "r1ci_engine.kernels"])
+def test_a_second_name_of_the_package_registers_nothing_again(first: str) -> None:
+    program = f"""
+import sys
+sys.path.insert(0, {str(Path(__file__).parents[2])!r})
+import {first}, kernels.linear_logprob, r1ci_engine.kernels.linear_logprob, torch
+both = [sys.modules[name] for name in ("kernels", "r1ci_engine.kernels")]
+assert both[0].linear_logprob is both[1].linear_logprob
+assert sys.modules["kernels.dispatch"] is sys.modules["r1ci_engine.kernels.dispatch"]
+both[1].linear_logprob(torch.ones(3, 8), torch.ones(9, 8), torch.arange(3))
+"""
+    # An operator that was registered again would be called through freed memory.
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
