@@ -249,6 +249,13 @@ def test_the_operators_keep_their_promises(triton_backend: None, device: torch.d
     torch.library.opcheck(_backward, (slope_TD, None, x_TD, weight_D, EPS))
 
 
+def test_differentiating_twice_is_an_error(triton_backend: None, device: torch.device) -> None:
+    x_TD, weight_D, _ = (t.requires_grad_() for t in rows((3, 8), torch.float32, device))
+    (dx_TD,) = torch.autograd.grad(rms_norm(x_TD, weight_D, EPS).sum(), x_TD, create_graph=True)
+    with pytest.raises(RuntimeError, match="autograd"):
+        torch.autograd.grad(dx_TD.sum(), x_TD)
+
+
 def test_mistakes_are_named(triton_backend: None, device: torch.device) -> None:
     x_TD, weight_D, _ = rows((5, 40), torch.float32, device)
     with pytest.raises(DataError, match=r"expected \[..., D\] and \[D\]"):

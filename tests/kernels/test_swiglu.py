@@ -131,6 +131,13 @@ def test_the_operators_keep_their_promises(triton_backend: None, device: torch.d
     torch.library.opcheck(_backward, (slope, gate.detach(), up.detach()))
 
 
+def test_differentiating_twice_is_an_error(triton_backend: None, device: torch.device) -> None:
+    gate, up, _ = (x.requires_grad_() for x in projections((2, 5), torch.float32, device))
+    (dgate,) = torch.autograd.grad(swiglu(gate, up).sum(), gate, create_graph=True)
+    with pytest.raises(RuntimeError, match="autograd"):
+        torch.autograd.grad(dgate.sum(), gate)
+
+
 def test_mistakes_are_named(triton_backend: None, device: torch.device) -> None:
     gate, up, _ = projections((5, 37), torch.float32, device)
     with pytest.raises(DataError, match="expected one shape and type"):
