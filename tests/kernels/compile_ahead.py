@@ -67,11 +67,12 @@ HEAD_WIDTH = 128
 def call_everything(model: Model) -> None:
     """Every public function that launches a kernel, forward and backward, in bf16."""
     logits_TV, target_T = torch.zeros(T, model.V), torch.zeros(T, dtype=torch.int64)
-    stats = row_stats_forward(logits_TV, target_T, 0.9)
-    for h_T in (None, stats[1]):
-        row_stats_backward(
-            logits_TV, target_T, stats[2], stats[1], stats[0], h_T, 0.9, torch.bfloat16
-        )
+    logprob_T, entropy_T, lse_T = row_stats_forward(logits_TV, target_T, 0.9)
+    for h_T in (None, entropy_T):
+        for rows_N in (None, target_T):
+            row_stats_backward(
+                logits_TV, target_T, lse_T, entropy_T, logprob_T, h_T, 0.9, torch.bfloat16, rows_N
+            )
     for D in (model.D, HEAD_WIDTH):  # hidden rows, and heads that are normed one by one
         weight_D = leaf(D)
         backward(rms_norm(leaf(T, D), weight_D, 1e-6))
@@ -109,8 +110,10 @@ class NoDevice:
 
 
 @contextmanager
-def compiling(found: dict[str, Any], launched: set[JITFunction]) -> Iterator[None]:
-    """Inside the block a launch compiles for all targets and adds to `found`, and runs nothing."""
+def compiling(
+    found: dict[str, Any], launched: set[JITFunction], switches: dict[str, set[bool]]
+) -> Iterator[None]:
+    """Inside the block a launch compiles for all targets, says what it found, and runs nothing."""
     device, run, require = NoDevice(), JITFunction.run, dispatch._require_triton
     seen: set[str] = set()
 
@@ -123,6 +126,9 @@ def compiling(found: dict[str, Any], launched: set[JITFunction]) -> Iterator[Non
                 continue
             seen.add(compiled.hash)
             by_configuration = found.setdefault(name_of(kernel), {})
+            for switch, value in constants(compiled).items():
+                if isinstance(value, bool):
+                    switches.setdefault(f"{name_of(kernel)} {switch}", set()).add(value)
             by_target = by_configuration.setdefault(configuration(compiled), {})
             target, usage = f"sm_{device.architecture}", usage_of(compiled, log.getvalue())
             known = by_target.setdefault(target, usage)
@@ -150,9 +156,14 @@ def configuration(compiled: Any) -> str:
     """Types of the tensors, compile-time values, warps."""
     source = compiled.src
     types = dict.fromkeys(t.removeprefix("*") for t in source.signature.values() if t[0] == "*")
-    constants = {source.fn.params[at]: value for (at,), value in source.constants.items()}
-    settings = (f"{p.name}={value}" for p, value in constants.items() if p.is_constexpr)
+    settings = (f"{name}={value}" for name, value in constants(compiled).items())
     return " ".join([*types, *settings, f"warps={compiled.metadata.num_warps}"])
+
+
+def constants(compiled: Any) -> dict[str, Any]:
+    source = compiled.src
+    given = ((source.fn.params[at], value) for (at,), value in source.constants.items())
+    return {param.name: value for param, value in given if param.is_constexpr}
 
 
 def usage_of(compiled: Any, log: str) -> dict[str, Any]:
@@ -201,7 +212,7 @@ def probe() -> dict[str, Any]:
     """What a product and a hoarder are found to use: the search must find what there is."""
     found: dict[str, Any] = {}
     a, c = torch.zeros(128, 128, dtype=torch.bfloat16), torch.zeros(128, 128)
-    with compiling(found, set()):
+    with compiling(found, set(), {}):
         _product_kernel[(1,)](a, a, c, BLOCK=128, num_warps=4)
         _hoarding_kernel[(1,)](c, c, BLOCK=16_384, num_warps=1)
     return {name: next(iter(cases.values())) for name, cases in found.items()}
@@ -222,13 +233,15 @@ def main() -> None:
     knobs.nvidia.dump_ptxas_log = True
     found: dict[str, Any] = {}
     launched: set[JITFunction] = set()
-    with compiling(found, launched):
+    switches: dict[str, set[bool]] = {}
+    with compiling(found, launched, switches):
         for model in MODELS:
             call_everything(model)
     budget = {"triton": triton.__version__, "kernels": found}
     if options.write:
         BUDGET.write_text(as_text(budget))
         return
+    budget["one_way_only"] = [name for name, values in switches.items() if len(values) < 2]
     budget |= {"never_launched": never_launched(launched), "probes": probe()}
     sys.stdout.write(as_text(budget))
 

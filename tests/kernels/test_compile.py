@@ -78,6 +78,7 @@ def test_kernels_stay_within_their_budget(found: dict[str, Any]) -> None:
 
 def test_every_kernel_of_the_package_is_compiled(found: dict[str, Any]) -> None:
     assert found["never_launched"] == []
+    assert found["one_way_only"] == [], "a switch of a kernel was only compiled with one value"
     targets = {tuple(t) for cases in found["kernels"].values() for t in cases.values()}
     assert targets == {("sm_80", "sm_90", "sm_100")}
 
