@@ -4,6 +4,9 @@
     linear_logprob     hidden rows and head weight -> the same, in memory that does not grow with T
     linear_grpo_loss   the same and what is known of each token -> a loss, in one pass
     policy_loss        the losses themselves, on flat vectors
+    rms_norm           rows -> rows of unit mean square, with the residual addition in front
+    rope               query and key heads -> the same, turned by their position
+    swiglu             gate and up projections -> silu(gate) up
     kv_cache_write     new key and value rows -> a slot cache
     head               the products of the head, chunk by chunk
     dispatch           Triton or torch: decided once, with a reason
@@ -29,7 +32,10 @@ from .policy_loss import (
     token_metrics,
     token_weights,
 )
+from .rms_norm import add_rms_norm, add_rms_norm_reference, rms_norm, rms_norm_reference
+from .rope import rope, rope_reference
 from .row_stats import row_stats, row_stats_reference
+from .swiglu import swiglu, swiglu_reference
 
 __all__ = [
     "Backend",
@@ -37,6 +43,8 @@ __all__ = [
     "Normaliser",
     "PolicyLoss",
     "Tokens",
+    "add_rms_norm",
+    "add_rms_norm_reference",
     "backend_for",
     "force_backend",
     "kv_cache_write_",
@@ -46,8 +54,14 @@ __all__ = [
     "linear_logprob",
     "linear_logprob_reference",
     "policy_loss",
+    "rms_norm",
+    "rms_norm_reference",
+    "rope",
+    "rope_reference",
     "row_stats",
     "row_stats_reference",
+    "swiglu",
+    "swiglu_reference",
     "token_loss",
     "token_metrics",
     "token_weights",

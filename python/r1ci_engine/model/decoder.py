@@ -24,9 +24,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from r1ci_engine.kernels.rms_norm import add_rms_norm, rms_norm
-from r1ci_engine.kernels.rope import rope
-from r1ci_engine.kernels.swiglu import swiglu
+from r1ci_engine.kernels import add_rms_norm, rms_norm, rope, swiglu
 from r1ci_engine.model.config import ModelConfig
 from r1ci_engine.model.rope import rope_tables
 
