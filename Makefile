@@ -65,9 +65,10 @@ fmt: dev  ## format Python and Rust
 	$(BIN)/ruff format .
 	cargo fmt --all
 
-bench: dev  ## time the sandbox and packing on this machine
+bench: dev  ## time the sandbox, packing and the loss on this machine
 	$(BIN)/r1ci-engine sandbox bench
 	$(BIN)/python benches/pack.py
+	$(BIN)/python benches/kernels_cpu.py
 
 wheel: dev  ## build the wheel into dist/
 	$(BIN)/maturin build --release --out dist

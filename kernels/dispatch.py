@@ -13,7 +13,6 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar
 from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
@@ -38,7 +37,8 @@ Backend = Literal["triton", "torch"]
 HAS_TRITON = find_spec("triton") is not None
 
 _log = logging.getLogger(__name__)
-_forced: ContextVar[Backend | None] = ContextVar("forced_backend", default=None)
+# Of the process, not of a context: backward on CUDA runs in a thread of autograd's own.
+_forced: list[Backend] = []
 
 
 def backend_for(device: torch.device) -> Backend:
@@ -48,12 +48,11 @@ def backend_for(device: torch.device) -> Backend:
     `force_backend` stays with that backend. Raises KernelUnavailable when a forced backend cannot
     run there.
     """
-    forced = _forced.get()
-    if forced is None:
+    if not _forced:
         return _choose(device)
-    if forced == "triton":
+    if _forced[-1] == "triton":
         _require_triton(device)
-    return forced
+    return _forced[-1]
 
 
 # What `torch.compiler.assume_constant_result` does, without the 0.7 s that it takes to import the
@@ -63,12 +62,12 @@ backend_for.__dict__["_dynamo_marked_constant"] = True
 
 @contextmanager
 def force_backend(backend: Backend) -> Iterator[None]:
-    """Inside the block every kernel uses `backend`."""
-    token = _forced.set(backend)
+    """Inside the block every kernel uses `backend`, in all threads."""
+    _forced.append(backend)
     try:
         yield
     finally:
-        _forced.reset(token)
+        _forced.pop()
 
 
 def interpreting() -> bool:

@@ -3,6 +3,7 @@
 import logging
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -43,6 +44,13 @@ def test_a_forced_choice_ends_with_its_block() -> None:
     with force_backend("torch"):
         assert backend_for(CUDA) == "torch"
     assert backend_for(CPU) == "torch"
+
+
+def test_a_forced_choice_holds_in_all_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Backward on a GPU runs in one that autograd has started."""
+    monkeypatch.setattr(dispatch, "HAS_TRITON", True)
+    with force_backend("torch"), ThreadPoolExecutor(1) as elsewhere:
+        assert elsewhere.submit(backend_for, CUDA).result() == "torch"
 
 
 def test_the_environment_forces_a_whole_process(monkeypatch: pytest.MonkeyPatch) -> None:
