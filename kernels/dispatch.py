@@ -44,8 +44,8 @@ _forced: list[Backend] = []
 def backend_for(device: torch.device) -> Backend:
     """The implementation for tensors on `device`.
 
-    `torch.compile` asks once, while it traces, and keeps the answer: code compiled inside
-    `force_backend` stays with that backend. Raises KernelUnavailable when a forced backend cannot
+    `torch.compile` asks once, while it traces, and keeps the answer; what is an operator on both
+    backends (the head's) asks at each call. Raises KernelUnavailable when a forced backend cannot
     run there.
     """
     if not _forced:

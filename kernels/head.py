@@ -158,7 +158,10 @@ class HeadGradients:
         wants_hidden, wants_weight, wants_bias = self.wanted
         with torch.autocast(dlogits_CV.device.type, enabled=False):
             if wants_hidden:
-                dhidden_TD[C] = dlogits_CV @ weight_VD
+                rows = dlogits_CV.shape[0]
+                missing = 0 if dlogits_CV.is_cuda else -rows % ROW_MULTIPLE
+                padded_CV = F.pad(dlogits_CV, (0, 0, 0, missing)) if missing else dlogits_CV
+                dhidden_TD[C] = (padded_CV @ weight_VD)[:rows]
             if wants_weight:
                 _add_product_(dweight_VD, dlogits_CV.T, hidden_TD[C])
             if wants_bias:

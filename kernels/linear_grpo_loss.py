@@ -1,33 +1,32 @@
-"""Hidden rows, head weight and what is known of each token -> a loss, in one pass over the head.
+"""Hidden rows, head weight and what is known of each token -> a loss, with its gradients.
 
-Legend: T row, C row of one chunk, D hidden width, V vocabulary. Per chunk of rows, while its logits
-exist:
+Legend: T row, C row of one chunk, N some rows of it, D hidden width, V vocabulary. Per chunk of
+rows, while its logits exist:
 
     logprob_C, entropy_C         row_stats_forward
     g_C, h_C                     slopes of `token_loss` by both, times the token's weight (autograd)
-    dlogits_CV                   row_stats_backward
-    dhidden_CD, dweight_VD       HeadGradients
+    dlogits_NV                   row_stats_backward, of the rows whose slope is not 0
+    dhidden_ND, dweight_VD       HeadGradients
 
 Gradients are made in forward, so the head's product is done once: 6 T D V, where two passes cost
 8 T D V. Rows of weight 0 never enter. Rows that cannot learn (`may_learn`: no advantage, and
 neither divergence nor bonus) only have their log-probability taken, 2 D V each; so do those whose
-slope turns out to be 0, because they are clipped.
+slope turns out to be 0, because they are clipped. `gspo` needs a sequence's log-probabilities
+before any slope, so it looks at all rows first and then again at those that have one. The loss is
+`token_loss` in every case, as in the reference.
 
-`gspo` needs a sequence's log-probabilities before any slope, so it takes two passes
-(`linear_logprob`). The loss itself is `policy_loss`, in both and in the reference.
-
-Backward multiplies the gradients by that of the loss, after they were rounded to the operands'
-type: fold a constant into the weights rather than the loss. Differentiating twice is an error. The
-operator is opaque to `torch.compile`.
+Backward multiplies the gradients by that of the loss, in place, after they were rounded to the
+operands' type: once, that is, and differentiating twice is an error too. fp16 has few exponents,
+so its gradients are made for weights of at most 1 and scaled together with that. The operator is
+opaque to `torch.compile`.
 """
 
-from dataclasses import fields
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from r1ci_engine.errors import DataError
+from r1ci_engine.errors import R1ciError
 
 from .head import (
     ROW_MULTIPLE,
@@ -41,8 +40,15 @@ from .head import (
     plan_chunks,
     sum_dtype,
 )
-from .linear_logprob import linear_logprob, linear_logprob_reference
-from .policy_loss import PolicyLoss, Tokens, may_learn, policy_loss, token_loss
+from .linear_logprob import linear_logprob_reference
+from .policy_loss import (
+    PolicyLoss,
+    Tokens,
+    check_tokens,
+    may_learn,
+    policy_loss,
+    token_loss,
+)
 from .row_stats import row_stats_backward, row_stats_forward
 
 
@@ -96,19 +102,18 @@ def linear_grpo_loss(
     Raises DataError on shapes, types, a temperature, or a loss that lacks what it needs.
     """
     check_head(hidden_TD, weight_VD, bias_V, target_T, temperature)
-    _check_tokens(tokens, loss, target_T)
-    if loss.variant == "gspo":
-        return _two_passes(
-            hidden_TD, weight_VD, target_T, tokens, loss, temperature, bias_V, chunk_bytes
-        )
+    check_tokens(tokens, loss, target_T)
     trained = (hidden_TD, weight_VD, bias_V)
     wanted = [torch.is_grad_enabled() and x is not None and x.requires_grad for x in trained]
-    results = _one_pass(
+    if chunk_bytes is None:
+        chunk_bytes = default_chunk_bytes(hidden_TD.device)
+    results = _loss_and_gradients(
         hidden_TD, weight_VD, bias_V, target_T,
         tokens.advantage_N, tokens.weight_N, tokens.old_N, tokens.reference_N, tokens.sampler_N,
+        tokens.sequence_N,
         loss.variant, loss.clip_low, loss.clip_high, loss.clip_dual, loss.kl, loss.kl_coef,
         loss.entropy_coef, loss.mismatch, loss.mismatch_low, loss.mismatch_high,
-        temperature, chunk_bytes or default_chunk_bytes(hidden_TD.device), wanted,
+        temperature, chunk_bytes, wanted,
     )  # fmt: skip
     return LinearLoss(results[0], results[1].detach(), results[2].detach())
 
@@ -137,7 +142,7 @@ IMITATION = PolicyLoss(variant="cispo")
 
 
 @torch.library.custom_op("r1ci::linear_policy_loss", mutates_args=())
-def _one_pass(
+def _loss_and_gradients(
     hidden_TD: Tensor,
     weight_VD: Tensor,
     bias_V: Tensor | None,
@@ -147,6 +152,7 @@ def _one_pass(
     old_T: Tensor | None,
     reference_T: Tensor | None,
     sampler_T: Tensor | None,
+    sequence_T: Tensor | None,
     variant: str,
     clip_low: float,
     clip_high: float,
@@ -160,49 +166,124 @@ def _one_pass(
     temperature: float,
     chunk_bytes: int,
     wanted: list[bool],
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """(loss, logprob_T, entropy_T, dhidden_TD, dweight_VD, dbias_V); unwanted ones are empty."""
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """(loss, logprob_T, entropy_T, unit, dhidden_TD, dweight_VD, dbias_V).
+
+    The gradients are those of loss / unit; those that are not wanted are empty.
+    """
     loss = PolicyLoss(
         variant, clip_low, clip_high, clip_dual, kl, kl_coef,  # type: ignore[arg-type]
         entropy_coef, mismatch, mismatch_low, mismatch_high,  # type: ignore[arg-type]
     )  # fmt: skip
-    tokens = Tokens(advantage_T, weight_T, old_T, reference_T, sampler_T)
-    rows, _ = plan_chunks(hidden_TD, weight_VD.shape[0], chunk_bytes)
     dtype = sum_dtype(hidden_TD)
-    logprob_T, entropy_T, term_T = (hidden_TD.new_zeros(target_T.shape, dtype=dtype) for _ in "abc")
+    advantage_T, weight_T = advantage_T.to(dtype), weight_T.to(dtype)
+    old_T, reference_T, sampler_T = (
+        None if x_T is None else x_T.to(dtype) for x_T in (old_T, reference_T, sampler_T)
+    )
+    tokens = Tokens(advantage_T, weight_T, old_T, reference_T, sampler_T, sequence_T)
+    unit = weight_T.new_ones(())
+    if hidden_TD.dtype == torch.float16 and weight_T.numel():
+        unit = weight_T.abs().max().clamp(min=torch.finfo(dtype).tiny)
+    rows, _ = plan_chunks(hidden_TD, weight_VD.shape[0], chunk_bytes)
+    head = _Head(hidden_TD, weight_VD, bias_V, target_T, temperature, rows)
+    stats = _Stats(*(hidden_TD.new_zeros(target_T.shape, dtype=dtype) for _ in _Stats._fields))
     gradients = HeadGradients(hidden_TD, weight_VD, bias_V, wanted)
-    learning_T = may_learn(tokens, loss) if any(wanted) else torch.zeros_like(weight_T != 0)
-    # A gradient is clipped away only where a ratio has left 1.
-    may_stop = old_T is not None and loss.kl_coef == 0 and loss.entropy_coef == 0
-    for C in chunks_where(learning_T, rows):
-        logits_CV = head_logits(hidden_TD[C], weight_VD, bias_V)
-        logprob_C, entropy_C, lse_C = row_stats_forward(logits_CV, target_T[C], temperature)
-        term_C, g_C, h_C = _slopes(logprob_C, entropy_C, tokens.at(C), loss)
-        logprob_T[C], entropy_T[C], term_T[C] = logprob_C, entropy_C, term_C
-        rows_N = _moving_rows(g_C, h_C) if may_stop else None
-        dlogits_NV = row_stats_backward(
-            logits_CV, target_T[C], lse_C, entropy_C, g_C, h_C, temperature, hidden_TD.dtype, rows_N
-        )
-        gradients.add(part_of(C, rows_N), dlogits_NV, hidden_TD, weight_VD)
-        del logits_CV, dlogits_NV  # before the next chunk asks for as much again
-    for C in chunks_where((weight_T != 0) & ~learning_T, rows):
-        logits_CV = head_logits(hidden_TD[C], weight_VD, bias_V)
-        logprob_T[C], entropy_T[C], _ = row_stats_forward(logits_CV, target_T[C], temperature)
-        term_T[C] = token_loss(logprob_T[C], entropy_T[C], tokens.at(C), loss)
-        del logits_CV
+    passes = _two_passes if variant == "gspo" else _one_pass
+    passes(head, tokens, loss, unit, stats, gradients)
     # One sum at the end: its bits do not depend on the chunks.
-    return (weight_T * term_T).sum(), logprob_T, entropy_T, *gradients.sums
+    return (weight_T * stats.term_T).sum(), stats.logprob_T, stats.entropy_T, unit, *gradients.sums
 
 
-_AUTOGRAD = torch._C.DispatchKey.AutogradFunctionality
+class _Head(NamedTuple):
+    hidden_TD: Tensor
+    weight_VD: Tensor
+    bias_V: Tensor | None
+    target_T: Tensor
+    temperature: float
+    rows: int
+    """Of a chunk."""
+
+    def logits(self, C: slice | Tensor) -> Tensor:
+        return head_logits(self.hidden_TD[C], self.weight_VD, self.bias_V)
 
 
-def _moving_rows(g_C: Tensor, h_C: Tensor | None) -> Tensor | None:
+class _Stats(NamedTuple):
+    """0 where a row has not entered."""
+
+    logprob_T: Tensor
+    entropy_T: Tensor
+    lse_T: Tensor
+    term_T: Tensor
+
+    def look(self, C: slice | Tensor, logits_CV: Tensor, head: _Head) -> None:
+        found = row_stats_forward(logits_CV, head.target_T[C], head.temperature)
+        self.logprob_T[C], self.entropy_T[C], self.lse_T[C] = found
+
+
+def _one_pass(
+    head: _Head,
+    tokens: Tokens,
+    loss: PolicyLoss,
+    unit: Tensor,
+    stats: _Stats,
+    gradients: HeadGradients,
+) -> None:
+    learning_T = may_learn(tokens, loss) & any(gradients.wanted)
+    # Without either of these nothing else could stop a row that may learn.
+    held = loss.kl_coef > 0 or loss.entropy_coef > 0
+    may_stop = not held and (tokens.old_N is not None or loss.mismatch == "icepop")
+    for C in chunks_where(learning_T, head.rows):
+        logits_CV = head.logits(C)
+        stats.look(C, logits_CV, head)
+        stats.term_T[C], g_C, h_C = _slopes(stats, C, tokens, loss, unit)
+        rows_N = _moving_rows(g_C) if may_stop else None
+        dlogits_NV = row_stats_backward(
+            logits_CV, head.target_T[C], stats.lse_T[C], stats.entropy_T[C], g_C, h_C,
+            head.temperature, head.hidden_TD.dtype, rows_N,
+        )  # fmt: skip
+        gradients.add(part_of(C, rows_N), dlogits_NV, head.hidden_TD, head.weight_VD)
+        del logits_CV, dlogits_NV  # before the next chunk asks for as much again
+    for C in chunks_where((tokens.weight_N != 0) & ~learning_T, head.rows):
+        stats.look(C, head.logits(C), head)
+        terms_C = token_loss(stats.logprob_T[C], stats.entropy_T[C], tokens.at(C), loss)
+        stats.term_T[C] = terms_C
+
+
+def _two_passes(
+    head: _Head,
+    tokens: Tokens,
+    loss: PolicyLoss,
+    unit: Tensor,
+    stats: _Stats,
+    gradients: HeadGradients,
+) -> None:
+    entering_T = tokens.weight_N != 0
+    for C in chunks_where(entering_T, head.rows):
+        stats.look(C, head.logits(C), head)
+    rows_N = entering_T.nonzero().squeeze(-1)
+    stats.term_T[rows_N], g_N, h_N = _slopes(stats, rows_N, tokens, loss, unit)
+    if not any(gradients.wanted):
+        return
+    g_T, h_T = torch.zeros_like(stats.term_T), torch.zeros_like(stats.term_T)
+    g_T[rows_N] = g_N
+    if h_N is not None:
+        h_T[rows_N] = h_N
+    for C in chunks_where((g_T != 0) | (h_T != 0), head.rows):
+        logits_CV = head.logits(C)
+        dlogits_CV = row_stats_backward(
+            logits_CV, head.target_T[C], stats.lse_T[C], stats.entropy_T[C],
+            g_T[C], None if h_N is None else h_T[C], head.temperature, head.hidden_TD.dtype,
+        )  # fmt: skip
+        gradients.add(C, dlogits_CV, head.hidden_TD, head.weight_VD)
+        del logits_CV, dlogits_CV
+
+
+def _moving_rows(g_C: Tensor) -> Tensor | None:
     """Rows of a chunk that have a slope, None if all have; the others need no product.
 
     On CPU some without one fill them up to a multiple of `ROW_MULTIPLE`.
     """
-    moves_C = g_C != 0 if h_C is None else (g_C != 0) | (h_C != 0)
+    moves_C = g_C != 0
     count = int(moves_C.sum())
     if not g_C.is_cuda:
         count = -(-count // ROW_MULTIPLE) * ROW_MULTIPLE
@@ -212,31 +293,37 @@ def _moving_rows(g_C: Tensor, h_C: Tensor | None) -> Tensor | None:
     return (~moves_C).byte().argsort(stable=True)[:count].sort().values
 
 
+_AUTOGRAD = torch._C.DispatchKey.AutogradFunctionality
+
+
 def _slopes(
-    logprob_C: Tensor, entropy_C: Tensor, tokens: Tokens, loss: PolicyLoss
+    stats: _Stats, C: slice | Tensor, tokens: Tokens, loss: PolicyLoss, unit: Tensor
 ) -> tuple[Tensor, Tensor, Tensor | None]:
-    """(term_C, g_C, h_C): the unweighted terms, and the weighted slopes of their sum."""
+    """(term_C, g_C, h_C): the unweighted terms, and the weighted slopes of their sum / unit."""
+    tokens = tokens.at(C)
     # A custom op runs with autograd off and its dispatch key excluded: both are let in for this.
     with torch._C._SetExcludeDispatchKeyGuard(_AUTOGRAD, False), torch.enable_grad():
-        logprob_C, entropy_C = (x_C.detach().requires_grad_() for x_C in (logprob_C, entropy_C))
+        logprob_C, entropy_C = (
+            x_T[C].detach().requires_grad_() for x_T in (stats.logprob_T, stats.entropy_T)
+        )
         term_C = token_loss(logprob_C, entropy_C, tokens, loss)
         g_C, h_C = torch.autograd.grad(
-            term_C, (logprob_C, entropy_C), tokens.weight_N.to(term_C.dtype), allow_unused=True
+            term_C, (logprob_C, entropy_C), tokens.weight_N / unit, allow_unused=True
         )
     assert g_C is not None
     return term_C.detach(), g_C, h_C
 
 
-@_one_pass.register_fake
-def _like_one_pass(
+@_loss_and_gradients.register_fake
+def _like_loss_and_gradients(
     hidden_TD: Tensor, weight_VD: Tensor, bias_V: Tensor | None, target_T: Tensor, *others: Any
 ) -> tuple[Tensor, ...]:
     dtype, wanted = sum_dtype(hidden_TD), others[-1]
-    loss, logprob_T, entropy_T = (
-        hidden_TD.new_empty(shape, dtype=dtype) for shape in ((), target_T.shape, target_T.shape)
+    loss, unit, logprob_T, entropy_T = (
+        hidden_TD.new_empty(shape, dtype=dtype) for shape in ((), (), *2 * (target_T.shape,))
     )
     gradients = gradients_like(hidden_TD, weight_VD, bias_V, wanted, summed=True)
-    return loss, logprob_T, entropy_T, *gradients
+    return loss, logprob_T, entropy_T, unit, *gradients
 
 
 @torch.library.custom_op("r1ci::scale_head_gradients", mutates_args=())
@@ -248,18 +335,17 @@ def _scale(
     hidden_TD: Tensor,
     weight_VD: Tensor,
     bias_V: Tensor | None,
+    wanted: list[bool],
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The gradients times `slope`, rounded to the types of what they belong to.
 
     It takes the operands too, although it does not read them: whoever differentiates a second
     time is thereby told that this operator cannot be, instead of finding zeros.
     """
-    types = (hidden_TD.dtype, weight_VD.dtype, weight_VD.dtype if bias_V is None else bias_V.dtype)
-    made = []
-    for gradient, dtype in zip((dhidden_TD, dweight_VD, dbias_V), types, strict=True):
-        out = torch.empty_like(gradient, dtype=dtype)
-        made.append(torch.mul(gradient, slope, out=out))  # rounds on the way: no fp32 copy
-    return made[0], made[1], made[2]
+    made = gradients_like(hidden_TD, weight_VD, bias_V, wanted, summed=False)
+    for gradient, out in zip((dhidden_TD, dweight_VD, dbias_V), made, strict=True):
+        torch.mul(gradient, slope, out=out)  # rounds on the way: no fp32 copy
+    return made
 
 
 @_scale.register_fake
@@ -271,71 +357,51 @@ def _like_scale(
     hidden_TD: Tensor,
     weight_VD: Tensor,
     bias_V: Tensor | None,
+    wanted: list[bool],
 ) -> tuple[Tensor, Tensor, Tensor]:
-    wanted = [x.numel() > 0 for x in (dhidden_TD, dweight_VD, dbias_V)]
     return gradients_like(hidden_TD, weight_VD, bias_V, wanted, summed=False)
 
 
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     hidden_TD, weight_VD, bias_V = inputs[:3]
     ctx.save_for_backward(*output[3:], hidden_TD, weight_VD, bias_V)
-    ctx.count = len(inputs)
+    ctx.wanted, ctx.others, ctx.handed_over = inputs[-1], len(inputs) - 3, False
+    ctx.set_materialize_grads(False)
 
 
-def _differentiate(ctx: Any, slope: Tensor, *_: Any) -> tuple[Any, ...]:
-    # A trace has no value to look at, and what is differentiated again needs `_scale`.
-    plain = type(slope) is Tensor and not torch.is_grad_enabled()
-    if plain and bool(slope == 1):  # the usual case, and no second dhidden_TD
-        dhidden_TD, dweight_VD, dbias_V, _, weight_VD, bias_V = ctx.saved_tensors
-        bias_dtype = weight_VD.dtype if bias_V is None else bias_V.dtype
-        gradients = dhidden_TD, dweight_VD.to(weight_VD.dtype), dbias_V.to(bias_dtype)
+def _differentiate(ctx: Any, slope: Tensor | None, *_: Any) -> tuple[Any, ...]:
+    nothing = (None,) * ctx.others
+    if slope is None:
+        return None, None, None, *nothing
+    if ctx.handed_over:
+        raise R1ciError(
+            "the gradients of this loss were handed over in an earlier backward",
+            hint="`linear_logprob` and `policy_loss` keep their graph for another one",
+        )
+    unit, *sums, hidden_TD, weight_VD, bias_V = ctx.saved_tensors
+    slope = slope * unit
+    # A trace may change nothing in place, and what is differentiated again needs `_scale`.
+    if type(slope) is not Tensor or torch.is_grad_enabled():
+        gradients = _scale(slope, *sums, hidden_TD, weight_VD, bias_V, ctx.wanted)
     else:
-        gradients = _scale(slope, *ctx.saved_tensors)
-    wanted = ctx.needs_input_grad[:3]
-    chosen = (x if wants else None for x, wants in zip(gradients, wanted, strict=True))
-    return *chosen, *(None for _ in range(ctx.count - 3))
+        ctx.handed_over = True
+        gradients = [_scaled_(x, slope, like) for x, like in zip(
+            sums, (hidden_TD, weight_VD, weight_VD if bias_V is None else bias_V), strict=True
+        )]  # fmt: skip
+    chosen = (x if wants else None for x, wants in zip(gradients, ctx.wanted, strict=True))
+    return *chosen, *nothing
 
 
-_one_pass.register_autograd(_differentiate, setup_context=_setup)
+def _scaled_(gradient: Tensor, slope: Tensor, like: Tensor) -> Tensor:
+    """gradient * slope in the type of `like`: in place, or at once in another type."""
+    out = gradient if gradient.dtype == like.dtype else torch.empty_like(gradient, dtype=like.dtype)
+    return torch.mul(gradient, slope, out=out)
 
 
-def _two_passes(
-    hidden_TD: Tensor,
-    weight_VD: Tensor,
-    target_T: Tensor,
-    tokens: Tokens,
-    loss: PolicyLoss,
-    temperature: float,
-    bias_V: Tensor | None,
-    chunk_bytes: int | None,
-) -> LinearLoss:
-    """All log-probabilities first, then the loss on them, then the rows that have a slope again."""
-    rows_N = (tokens.weight_N != 0).nonzero().squeeze(-1)
-    logprob_N, entropy_N = linear_logprob(
-        hidden_TD[rows_N], weight_VD, target_T[rows_N], temperature,
-        bias_V=bias_V, chunk_bytes=chunk_bytes,
-    )  # fmt: skip
-    value = policy_loss(logprob_N, entropy_N, tokens.at(rows_N), loss)
-    return LinearLoss(value, *(_spread(x_N, rows_N, tokens) for x_N in (logprob_N, entropy_N)))
+_loss_and_gradients.register_autograd(_differentiate, setup_context=_setup)
 
 
 def _spread(x_N: Tensor, rows_N: Tensor, tokens: Tokens) -> Tensor:
     """Values of the rows that entered, at their places among all, without gradient."""
     zero_T = x_N.new_zeros(tokens.weight_N.shape)
     return zero_T.index_copy(0, rows_N, x_N.detach())
-
-
-def _check_tokens(tokens: Tokens, loss: PolicyLoss, target_T: Tensor) -> None:
-    for field in fields(tokens):
-        name, values = field.name, getattr(tokens, field.name)
-        if values is not None and values.shape != target_T.shape:
-            found, expected = f"`{tuple(values.shape)}`", f"`{tuple(target_T.shape)}`"
-            raise DataError(f"{name} has shape {found}, expected {expected}, as the targets")
-    needs = {
-        "reference_N": loss.kl_coef > 0,
-        "sampler_N": loss.mismatch != "none",
-        "sequence_N": loss.variant == "gspo",
-    }
-    for name, needed in needs.items():
-        if needed and getattr(tokens, name) is None:
-            raise DataError(f"the loss needs `{name}`, which is missing", hint=f"loss: {loss}")

@@ -26,13 +26,13 @@ at its first update when advantages cancel out, with a gradient that is not: wat
 Shape suffixes: N trained token of a micro-batch, B sequence of it.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
-from r1ci_engine.errors import ConfigError
+from r1ci_engine.errors import ConfigError, DataError
 
 MAX_LOG_RATIO = 20.0
 """The ratio stops growing (and pushing) here; e^20 is far outside every clip range."""
@@ -85,6 +85,11 @@ class PolicyLoss:
                 f"clip_dual is `{self.clip_dual}`",
                 hint=f"it bounds ratios beyond the clip, so above {1 + self.clip_high}",
             )
+        if self.clip_dual is not None and self.variant == "cispo":
+            raise ConfigError(
+                f"clip_dual is `{self.clip_dual}`, which does nothing in `cispo`",
+                hint="its ratio is cut on both sides already; leave it at None",
+            )
 
 
 @dataclass(frozen=True)
@@ -94,7 +99,7 @@ class Tokens:
     advantage_N: Tensor
     """Of the token's trajectory."""
     weight_N: Tensor
-    """What it counts for (`token_weights`); 0 leaves it out altogether."""
+    """What it counts for (`token_weights`); 0 leaves it out of a loss altogether."""
     old_N: Tensor | None = None
     """Log-probability that the ratio starts from. None: the present one, so the ratio is 1."""
     reference_N: Tensor | None = None
@@ -105,12 +110,15 @@ class Tokens:
     """int64, which sequence of the micro-batch, from 0; needed by `gspo`."""
 
     def at(self, rows: Tensor | slice) -> "Tokens":
-        """These rows only."""
-        advantage_N, weight_N, *others = (
-            None if values is None else values[rows] for values in self.__dict__.values()
-        )
-        assert advantage_N is not None and weight_N is not None
-        return Tokens(advantage_N, weight_N, *others)
+        """These rows only, without gradients of their own."""
+
+        def cut(values: Tensor | None) -> Tensor | None:
+            return None if values is None else values[rows].detach()
+
+        return Tokens(
+            self.advantage_N[rows].detach(), self.weight_N[rows].detach(), cut(self.old_N),
+            cut(self.reference_N), cut(self.sampler_N), cut(self.sequence_N),
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -130,8 +138,11 @@ class Normaliser:
 def token_weights(variant: Variant, length_N: Tensor, norm: Normaliser) -> Tensor:
     """What each token of one whole micro-batch counts for, `[N]`.
 
-    `length_N` is the number of trained tokens in the token's own sequence.
+    `length_N` is the number of trained tokens in the token's own sequence; the result is fp32
+    unless it is of another floating type.
     """
+    if not length_N.is_floating_point():
+        length_N = length_N.float()
     match variant:
         case "grpo" | "gspo":
             return 1 / (norm.sequences * length_N)
@@ -145,7 +156,17 @@ def token_weights(variant: Variant, length_N: Tensor, norm: Normaliser) -> Tenso
 
 
 def policy_loss(logprob_N: Tensor, entropy_N: Tensor, tokens: Tokens, loss: PolicyLoss) -> Tensor:
-    """This micro-batch's share of the loss, a scalar to be minimised."""
+    """This micro-batch's share of the loss, a scalar to be minimised.
+
+    Raises DataError if the loss needs what the tokens lack, or shapes differ.
+    """
+    check_tokens(tokens, loss, logprob_N)
+    entering_N = tokens.weight_N != 0
+    logprob_N, entropy_N, tokens = (
+        logprob_N[entering_N],
+        entropy_N[entering_N],
+        tokens.at(entering_N),
+    )
     return (tokens.weight_N * token_loss(logprob_N, entropy_N, tokens, loss)).sum()
 
 
@@ -153,8 +174,9 @@ def token_loss(logprob_N: Tensor, entropy_N: Tensor, tokens: Tokens, loss: Polic
     """The term of each token, `[N]`, before its weight.
 
     Gradients flow by `logprob_N` and, with an entropy bonus, by `entropy_N`. For every variant but
-    `gspo` a token's term depends on that token alone.
+    `gspo` a token's term depends on that token alone. Raises DataError as `policy_loss` does.
     """
+    check_tokens(tokens, loss, logprob_N)
     ratio_N = policy_ratio(logprob_N, tokens, loss)
     clipped_N = ratio_N.clamp(1 - loss.clip_low, 1 + loss.clip_high)
     if loss.variant == "cispo":
@@ -186,9 +208,7 @@ def policy_ratio(logprob_N: Tensor, tokens: Tokens, loss: PolicyLoss) -> Tensor:
 
 def mismatch_weights(logprob_N: Tensor, tokens: Tokens, loss: PolicyLoss) -> Tensor:
     """What the gain counts for where trainer and sampler disagree, `[N]`, without gradient."""
-    assert tokens.sampler_N is not None
-    log_ratio_N = (_old(logprob_N, tokens) - tokens.sampler_N).clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO)
-    ratio_N = log_ratio_N.exp()
+    ratio_N = _mismatch_ratio(logprob_N, tokens)
     if loss.mismatch == "tis":
         return ratio_N.clamp(max=loss.mismatch_high)
     kept_N = (ratio_N >= loss.mismatch_low) & (ratio_N <= loss.mismatch_high)
@@ -216,7 +236,7 @@ def divergence(logprob_N: Tensor, tokens: Tokens, kind: Divergence = "k3") -> Te
     present_N = logprob_N.detach()
     log_ratio_N = (present_N - _old(logprob_N, tokens)).clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO)
     ratio_N = log_ratio_N.exp()
-    d_N = (tokens.reference_N - present_N).clamp(-MAX_REFERENCE_GAP, MAX_REFERENCE_GAP)
+    d_N = (tokens.reference_N.detach() - present_N).clamp(-MAX_REFERENCE_GAP, MAX_REFERENCE_GAP)
     match kind:
         case "k1":
             value_N = -d_N
@@ -229,34 +249,73 @@ def divergence(logprob_N: Tensor, tokens: Tokens, kind: Divergence = "k3") -> Te
 
 
 def may_learn(tokens: Tokens, loss: PolicyLoss) -> Tensor:
-    """bool `[N]`: False where the gradient is 0 whatever the log-probability will be."""
+    """bool `[N]`: False where the gradient is 0 whatever the log-probability will be.
+
+    Under `gspo` a token moves the terms of its whole sequence, also where its own is dropped.
+    """
     counts_N = tokens.weight_N != 0
     if loss.kl_coef > 0 or loss.entropy_coef > 0:
         return counts_N
     counts_N = counts_N & (tokens.advantage_N != 0)
-    alone = loss.variant != "gspo"  # there a token moves the terms of its whole sequence
-    if loss.mismatch == "icepop" and alone and tokens.old_N is not None:
+    if loss.mismatch == "icepop" and loss.variant != "gspo" and tokens.old_N is not None:
         counts_N = counts_N & (mismatch_weights(tokens.old_N, tokens, loss) != 0)
     return counts_N
 
 
 @torch.no_grad()
 def token_metrics(logprob_N: Tensor, tokens: Tokens, loss: PolicyLoss) -> dict[str, Tensor]:
-    """What to watch, per token `[N]`: `clip/fraction`, `ratio/max_deviation`, `kl/reference`."""
+    """What to watch, per token `[N]`.
+
+    `clip/fraction` (the clip takes effect), `ratio/max_deviation`, `kl/reference` with a reference,
+    and `mismatch/cut` with `tis` or `icepop` (they take effect).
+    """
+    check_tokens(tokens, loss, logprob_N)
     ratio_N, advantage_N = policy_ratio(logprob_N, tokens, loss), tokens.advantage_N
-    too_high_N = (ratio_N > 1 + loss.clip_high) & (advantage_N > 0)
-    too_low_N = (ratio_N < 1 - loss.clip_low) & (advantage_N < 0)
+    high_N, low_N = ratio_N > 1 + loss.clip_high, ratio_N < 1 - loss.clip_low
+    if loss.variant == "cispo":
+        clipped_N = (high_N | low_N) & (advantage_N != 0)
+    else:
+        clipped_N = (high_N & (advantage_N > 0)) | (low_N & (advantage_N < 0))
+        if loss.clip_dual is not None:
+            clipped_N |= (ratio_N > loss.clip_dual) & (advantage_N < 0)
     values = {
-        "clip/fraction": (too_high_N | too_low_N).float(),
+        "clip/fraction": clipped_N.float(),
         "ratio/max_deviation": (ratio_N - 1).abs(),
     }
+    if loss.mismatch != "none":
+        plain_N = _mismatch_ratio(logprob_N, tokens)
+        cut_N = mismatch_weights(logprob_N, tokens, loss) != plain_N
+        values["mismatch/cut"] = cut_N.float()
     if tokens.reference_N is not None:
         values["kl/reference"] = divergence(logprob_N, tokens, loss.kl)
     return values
 
 
+def check_tokens(tokens: Tokens, loss: PolicyLoss, like: Tensor) -> None:
+    """Raises DataError unless all has the shape of `like` and nothing that the loss needs lacks."""
+    for field in fields(tokens):
+        values = getattr(tokens, field.name)
+        if values is not None and values.shape != like.shape:
+            found, expected = f"`{tuple(values.shape)}`", f"`{tuple(like.shape)}`"
+            raise DataError(f"`{field.name}` has shape {found}, expected {expected}")
+    needs = {
+        "reference_N": loss.kl_coef > 0,
+        "sampler_N": loss.mismatch != "none",
+        "sequence_N": loss.variant == "gspo",
+    }
+    for name, needed in needs.items():
+        if needed and getattr(tokens, name) is None:
+            raise DataError(f"the loss needs `{name}`, which is missing", hint=f"it is {loss}")
+
+
 def _old(logprob_N: Tensor, tokens: Tokens) -> Tensor:
-    return logprob_N.detach() if tokens.old_N is None else tokens.old_N
+    return (logprob_N if tokens.old_N is None else tokens.old_N).detach()
+
+
+def _mismatch_ratio(logprob_N: Tensor, tokens: Tokens) -> Tensor:
+    assert tokens.sampler_N is not None
+    log_ratio_N = _old(logprob_N, tokens) - tokens.sampler_N.detach()
+    return log_ratio_N.clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO).exp()
 
 
 def _sequence_means(values_N: Tensor, sequence_N: Tensor | None) -> Tensor:

@@ -15,11 +15,11 @@ Left out: the head product (linear_logprob.py) and every loss. `row_stats_forwar
 differentiable whole.
 """
 
-from typing import Any, cast
+import math
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from r1ci_engine.errors import DataError
 
@@ -118,7 +118,8 @@ def row_stats(
     Raises DataError on shapes, types or a temperature that cannot be meant.
     """
     check_rows(logits_TV, target_T, temperature)
-    return cast(tuple[Tensor, Tensor], _RowStats.apply(logits_TV, target_T, temperature))
+    logprob_T, entropy_T, _ = _row_stats(logits_TV, target_T, temperature)
+    return logprob_T, entropy_T
 
 
 def row_stats_forward(
@@ -188,32 +189,63 @@ def check_rows(rows_TX: Tensor, target_T: Tensor, temperature: float) -> None:
     if target_T.dtype != torch.int64 or target_T.device != rows_TX.device:
         where = f"`{target_T.dtype}` on `{target_T.device}`"
         raise DataError(f"targets are {where}, expected int64 on `{rows_TX.device}`")
-    if not temperature > 0:
+    if not rows_TX.is_floating_point():
+        raise DataError(f"rows are `{rows_TX.dtype}`, expected a floating type")
+    if not 0 < temperature < math.inf:
         raise DataError(
             f"temperature is `{temperature}`, expected a positive number",
             hint="greedy decoding has no distribution to take a log-probability of",
         )
 
 
-class _RowStats(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx: Any, logits_TV: Tensor, target_T: Tensor, temperature: float
-    ) -> tuple[Tensor, Tensor]:
-        logprob_T, entropy_T, lse_T = row_stats_forward(logits_TV, target_T, temperature)
-        ctx.save_for_backward(logits_TV, target_T, lse_T, entropy_T)
-        ctx.temperature = temperature
-        ctx.set_materialize_grads(False)
-        return logprob_T, entropy_T
+@torch.library.custom_op("r1ci::row_stats", mutates_args=())
+def _row_stats(
+    logits_TV: Tensor, target_T: Tensor, temperature: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    return row_stats_forward(logits_TV, target_T, temperature)
 
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, g_T: Tensor | None, h_T: Tensor | None) -> tuple[Tensor, None, None]:
-        logits_TV, target_T, lse_T, entropy_T = ctx.saved_tensors
-        dlogits_TV = row_stats_backward(
-            logits_TV, target_T, lse_T, entropy_T, g_T, h_T, ctx.temperature, logits_TV.dtype
-        )
-        return dlogits_TV, None, None
+
+@_row_stats.register_fake
+def _like_row_stats(
+    logits_TV: Tensor, target_T: Tensor, temperature: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    dtype = torch.promote_types(logits_TV.dtype, torch.float32)
+    one_T, two_T, three_T = (logits_TV.new_empty(target_T.shape, dtype=dtype) for _ in range(3))
+    return one_T, two_T, three_T
+
+
+@torch.library.custom_op("r1ci::row_stats_backward", mutates_args=())
+def _row_stats_backward(
+    logits_TV: Tensor,
+    target_T: Tensor,
+    lse_T: Tensor,
+    entropy_T: Tensor,
+    g_T: Tensor | None,
+    h_T: Tensor | None,
+    temperature: float,
+) -> Tensor:
+    return row_stats_backward(
+        logits_TV, target_T, lse_T, entropy_T, g_T, h_T, temperature, logits_TV.dtype
+    )
+
+
+@_row_stats_backward.register_fake
+def _like_row_stats_backward(logits_TV: Tensor, *others: Any) -> Tensor:
+    return logits_TV.new_empty(logits_TV.shape)
+
+
+def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    logits_TV, target_T, ctx.temperature = inputs
+    _, entropy_T, lse_T = output
+    ctx.save_for_backward(logits_TV, target_T, lse_T, entropy_T)
+    ctx.set_materialize_grads(False)
+
+
+def _differentiate(ctx: Any, g_T: Tensor | None, h_T: Tensor | None, _: Any) -> tuple[Any, ...]:
+    return _row_stats_backward(*ctx.saved_tensors, g_T, h_T, ctx.temperature), None, None
+
+
+_row_stats.register_autograd(_differentiate, setup_context=_setup)
 
 
 def _forward_torch(

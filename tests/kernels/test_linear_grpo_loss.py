@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from allocations import peak_bytes
 from torch import Tensor
 
-from r1ci_engine.errors import DataError
+from r1ci_engine.errors import DataError, R1ciError
 from r1ci_engine.kernels import (
     LinearLoss,
     Normaliser,
@@ -20,6 +20,7 @@ from r1ci_engine.kernels import (
     linear_grpo_loss,
     linear_grpo_loss_reference,
     linear_logprob,
+    linear_logprob_reference,
     token_weights,
 )
 from r1ci_engine.kernels import linear_grpo_loss as module_function
@@ -30,7 +31,6 @@ V, D = 203, 24
 LENGTHS = (5, 17, 1, 9, 8)
 T = sum(LENGTHS)
 VARIANTS: tuple[Variant, ...] = ("grpo", "bnpo", "dr_grpo", "dapo", "gspo", "cispo")
-ONE_PASS = tuple(variant for variant in VARIANTS if variant != "gspo")
 NORM = Normaliser(sequences=len(LENGTHS), tokens=31, budget=20)
 BUDGETS = [None, 1]
 """Everything in one chunk, and chunks of sixteen rows."""
@@ -79,6 +79,12 @@ def world(
     moved = {n: None if x is None else x.to(device) for n, x in vars(tokens).items()}
     head = [x.to(device, dtype) for x in (hidden_TD, weight_VD, bias_V)]
     return [*head, target_T.to(device)], Tokens(**moved)  # pyright: ignore[reportArgumentType]
+
+
+def repeated(inputs: list[Tensor], tokens: Tokens, times: int) -> tuple[list[Tensor], Tokens]:
+    """The rows so many times over."""
+    order_T = torch.arange(T, device=inputs[0].device).repeat(times)
+    return [inputs[0][order_T], *inputs[1:3], inputs[3][order_T]], tokens.at(order_T)
 
 
 def in_fp64(inputs: list[Tensor], tokens: Tokens) -> tuple[list[Tensor], Tokens]:
@@ -150,6 +156,50 @@ def test_agrees_with_fp64(
             assert error(broken[name], right[name]) > 1e-4, (term, name)
 
 
+@pytest.mark.parametrize("rows", [1, 15, 16, 17, 33])
+@pytest.mark.parametrize("chunk_bytes", BUDGETS)
+def test_any_number_of_rows(
+    rows: int, chunk_bytes: int | None, backend: str, device: torch.device
+) -> None:
+    inputs, tokens = world("dapo", device)
+    inputs, tokens = [inputs[0][:rows], *inputs[1:3], inputs[3][:rows]], tokens.at(slice(0, rows))
+    right = reference(inputs, tokens, full_loss("dapo"))
+    agree(
+        run(linear_grpo_loss, inputs, tokens, full_loss("dapo"), chunk_bytes=chunk_bytes),
+        right,
+        1e-5,
+    )
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_truncated_importance_agrees_with_fp64(
+    variant: Variant, backend: str, device: torch.device
+) -> None:
+    inputs, tokens = world(variant, device)
+    loss = replace(full_loss(variant), mismatch="tis", kl_coef=0.0, entropy_coef=0.0)
+    right = reference(inputs, tokens, loss)
+    agree(run(linear_grpo_loss, inputs, tokens, loss), right, 1e-5)
+    without = run(linear_grpo_loss, inputs, tokens, replace(loss, mismatch="none"))
+    assert error(without["dhidden"], right["dhidden"]) > 1e-3
+
+
+@pytest.mark.parametrize("variant", [v for v in VARIANTS if v != "cispo"])
+def test_the_reference_has_the_slopes_of_its_values(variant: Variant, device: torch.device) -> None:
+    """Finite differences; a divergence, weights and cispo have stated slopes instead."""
+    (hidden_TD, weight_VD, bias_V, target_T), tokens = in_fp64(*world(variant, device, D=4))
+    loss = PolicyLoss(variant, clip_low=0.1, clip_high=0.15, entropy_coef=0.1)
+    rows, few = slice(0, 12), 11
+    leaves = [x.clone().requires_grad_() for x in (hidden_TD[rows], weight_VD[:few], bias_V[:few])]
+    target_T, tokens = target_T[rows] % few, tokens.at(rows)
+    present_T, _ = linear_logprob_reference(*leaves[:2], target_T, bias_V=leaves[2])
+    apart_T = torch.linspace(-0.3, 0.3, len(target_T), dtype=torch.float64, device=device)
+    tokens = replace(tokens, old_N=present_T.detach() + apart_T)
+    assert torch.autograd.gradcheck(
+        lambda h, w, b: linear_grpo_loss_reference(h, w, target_T, tokens, loss, bias_V=b).loss,
+        leaves,
+    )
+
+
 @pytest.mark.parametrize("kl", ["k1", "k2", "k3"])
 def test_the_estimate_shows_in_the_loss_and_not_in_the_gradient(
     kl: str, device: torch.device
@@ -208,10 +258,7 @@ def test_rows_that_cannot_learn_cost_no_backward(
     backend: str, device: torch.device, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """No advantage, or dropped by IcePop: seen, with an exact zero for a gradient, no product."""
-    inputs, tokens = world("grpo", device)
-    order_T = torch.arange(T, device=device).repeat(4)  # enough rows to leave some out
-    inputs = [inputs[0][order_T], *inputs[1:3], inputs[3][order_T]]
-    tokens = tokens.at(order_T)
+    inputs, tokens = repeated(*world("grpo", device), times=8)
     loss = PolicyLoss(mismatch="icepop", mismatch_low=0.8, mismatch_high=1.3)
     module = sys.modules[module_function.__module__]
     seen: list[int] = []
@@ -225,12 +272,18 @@ def test_rows_that_cannot_learn_cost_no_backward(
     monkeypatch.setattr(module, "row_stats_backward", counted)
     found = run(linear_grpo_loss, inputs, tokens, loss)
     agree(found, reference(inputs, tokens, loss), 1e-5)
+    whole_count = sum(seen)
+    # Several chunks, each with rows to leave out.
+    ninety_six_rows = 96 * V * (8 if backend == "triton" else 16)
+    in_chunks = run(linear_grpo_loss, inputs, tokens, loss, chunk_bytes=ninety_six_rows)
+    agree(in_chunks, reference(inputs, tokens, loss), 1e-5)
+    assert len(seen) > 2 and sum(seen) - whole_count < int(may_learn(tokens, loss).sum())
     learns_T = may_learn(tokens, loss)
     moves_T = (found["dhidden"] != 0).any(-1)
     assert not moves_T[~learns_T].any()
     assert 0 < int(moves_T.sum()) < int(learns_T.sum()), "the clip stops some more"
     filled = 1 if device.type == "cuda" else ROW_MULTIPLE
-    assert sum(seen) == -(-int(moves_T.sum()) // filled) * filled
+    assert whole_count == -(-int(moves_T.sum()) // filled) * filled
     silent_T = (tokens.advantage_N == 0) & (tokens.weight_N != 0)
     assert silent_T.any() and not learns_T[silent_T].any()
     assert (found["logprob"][silent_T] != 0).all(), "they are looked at all the same"
@@ -252,6 +305,11 @@ def test_same_bits_for_any_chunks_and_again(
             assert torch.equal(whole[name], chunked[name]), name
         for name, value in whole.items():
             assert torch.equal(again[name], value), name
+        for rows in (1, 17, 33):
+            part = [inputs[0][-rows:], *inputs[1:3], inputs[3][-rows:]]
+            if variant != "gspo":  # there the neighbours of one's sequence matter
+                few = run(linear_grpo_loss, part, tokens.at(slice(T - rows, T)), loss)
+                assert torch.equal(few["dhidden"], whole["dhidden"][-rows:]), rows
 
 
 def test_the_order_of_rows_does_not_matter(backend: str, device: torch.device) -> None:
@@ -268,24 +326,53 @@ def test_the_order_of_rows_does_not_matter(backend: str, device: torch.device) -
     assert error(shuffled["dweight"], found["dweight"]) < 1e-5
 
 
-def test_gradients_follow_the_slope_of_the_loss(device: torch.device) -> None:
-    """As an accumulation or a scaler asks; a second backward with the graph kept is the same."""
-    inputs, tokens = world("dapo", device)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_gradients_follow_the_slope_of_the_loss(dtype: torch.dtype, device: torch.device) -> None:
+    """As an accumulation or a scaler asks; powers of two are exact in any type."""
+    inputs, tokens = world("dapo", device, dtype)
     loss = full_loss("dapo")
-    once, tripled = (run(linear_grpo_loss, inputs, tokens, loss, slope) for slope in (1.0, 3.0))
+    once, quarter = (run(linear_grpo_loss, inputs, tokens, loss, slope) for slope in (1.0, 0.25))
     for name in ("dhidden", "dweight", "dbias"):
-        torch.testing.assert_close(tripled[name], 3 * once[name])
+        assert torch.equal(4 * quarter[name], once[name]) and once[name].abs().max() > 0
+    thrice = run(linear_grpo_loss, inputs, tokens, loss, 3.0)
+    for name in ("dhidden", "dweight", "dbias"):
+        assert error(thrice[name], 3 * once[name].double()) < 2 * torch.finfo(dtype).eps
+
+
+def test_the_gradients_are_handed_over_once(device: torch.device) -> None:
+    """A second backward through a kept graph is refused; what was handed over stays whole."""
+    inputs, tokens = world("dapo", device)
     hidden_TD = inputs[0].clone().requires_grad_()
-    value = linear_grpo_loss(hidden_TD, inputs[1], inputs[3], tokens, loss).loss
-    (first,) = torch.autograd.grad(value, hidden_TD, retain_graph=True)
-    (second,) = torch.autograd.grad(value, hidden_TD)
-    assert torch.equal(first, second) and first.abs().max() > 0
-    leaf_TD = inputs[0].clone().requires_grad_()
-    value = linear_grpo_loss(leaf_TD, inputs[1], inputs[3], tokens, loss).loss
-    for count in (1, 2):  # summed in place, and what is kept for the next time stays whole
-        value.backward(retain_graph=True)
-        assert leaf_TD.grad is not None
-        torch.testing.assert_close(leaf_TD.grad, count * first)
+    value = linear_grpo_loss(hidden_TD, inputs[1], inputs[3], tokens, full_loss("dapo")).loss
+    value.backward(retain_graph=True)
+    assert hidden_TD.grad is not None
+    first = hidden_TD.grad.clone()
+    with pytest.raises(R1ciError, match="handed over"):
+        value.backward()
+    assert torch.equal(hidden_TD.grad, first)
+
+
+def test_only_the_loss_carries_a_gradient(device: torch.device) -> None:
+    inputs, tokens = world("grpo", device)
+    hidden_TD = inputs[0].clone().requires_grad_()
+    old_T = torch.zeros(T, device=device, requires_grad=True)
+    for fn in (linear_grpo_loss, linear_grpo_loss_reference):
+        result = fn(hidden_TD, inputs[1], inputs[3], replace(tokens, old_N=old_T * 1), PolicyLoss())
+        assert result.loss.requires_grad
+        assert not result.logprob_T.requires_grad and not result.entropy_T.requires_grad
+        found = torch.autograd.grad(result.loss, (hidden_TD, old_T), allow_unused=True)
+        assert found[0] is not None and found[1] is None
+
+
+def test_fp16_gradients_survive_small_weights(device: torch.device) -> None:
+    """A token in a million: with a scaled loss, as such training has it, nothing is lost."""
+    inputs, tokens = world("grpo", device, torch.float16)
+    tiny = replace(tokens, weight_N=tokens.weight_N * 1e-6)
+    loss = replace(full_loss("grpo"), entropy_coef=0.0)
+    right = reference(inputs, tiny, loss)
+    found = run(linear_grpo_loss, inputs, tiny, loss, slope=2.0**20)
+    for name in ("dhidden", "dweight", "dbias"):
+        assert error(found[name], 2.0**20 * right[name]) < 5e-3, name
 
 
 @pytest.mark.parametrize("variant", ["grpo", "gspo"])
@@ -360,12 +447,16 @@ def test_a_common_offset_changes_nothing(offset: float, backend: str, device: to
     assert error(found["dhidden"], right["dhidden"]) < 1e-2
 
 
-def test_bf16_is_no_worse_than_the_plain_path(device: torch.device) -> None:
-    inputs, tokens = world("grpo", device, torch.bfloat16)
+@pytest.mark.parametrize("chunk_bytes", BUDGETS)
+def test_bf16_is_no_worse_than_the_plain_path(
+    chunk_bytes: int | None, device: torch.device
+) -> None:
+    """Also in many chunks: the head's gradients are summed in fp32."""
+    inputs, tokens = repeated(*world("grpo", device, torch.bfloat16), times=16)
     loss = full_loss("grpo")
     right = reference(inputs, tokens, loss)
     plain = run(linear_grpo_loss_reference, inputs, tokens, loss)
-    found = run(linear_grpo_loss, inputs, tokens, loss)
+    found = run(linear_grpo_loss, inputs, tokens, loss, chunk_bytes=chunk_bytes)
     assert found["loss"].dtype == torch.float32 and found["dweight"].dtype == torch.bfloat16
     for name in ("logprob", "dhidden", "dweight", "dbias"):
         ours, eager = ((x[name].double() - right[name]).norm().item() for x in (found, plain))
@@ -441,43 +532,50 @@ def test_it_trains_as_the_plain_path_does(backend: str, device: torch.device) ->
 # --- memory ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("slope", [1.0, 1 / 3])
 @pytest.mark.parametrize("variant", ["grpo", "gspo"])
-def test_memory_beyond_the_outputs_does_not_grow_with_rows(variant: Variant) -> None:
-    """Allocations of forward and backward on CPU, as the profiler counts them."""
-    wide_V, rows_D, budget = 3000, 16, 1 << 20
-    weight_VD = torch.randn(wide_V, rows_D, requires_grad=True)
+def test_memory_beyond_the_outputs_does_not_grow_with_rows(variant: Variant, slope: float) -> None:
+    """Allocations of forward and backward on CPU, as the profiler counts them.
+
+    The outputs are one gradient of the rows and one of the head; both are larger than the slack.
+    """
+    wide_V, wide_D, budget = 3000, 256, 1 << 20
+    weight_VD = torch.randn(wide_V, wide_D, requires_grad=True)
 
     def peak(T: int, fn: Any, **options: Any) -> int:
-        hidden_TD = torch.randn(T, rows_D, requires_grad=True)
+        hidden_TD = torch.randn(T, wide_D, requires_grad=True)
         target_T = torch.arange(T) % wide_V
         one_T = torch.ones(T)
         tokens = Tokens(one_T, one_T / T, sequence_N=torch.arange(T) // 64)
 
         def step() -> None:
-            fn(
-                hidden_TD, weight_VD, target_T, tokens, PolicyLoss(variant), **options
-            ).loss.backward()
+            loss = fn(hidden_TD, weight_VD, target_T, tokens, PolicyLoss(variant), **options).loss
+            (slope * loss).backward()
 
         step()
         hidden_TD.grad = weight_VD.grad = None
         return peak_bytes(step)
 
-    per_row = 4 * (rows_D + 32)  # its gradient, and a few numbers for each token
     small, large = (peak(T, linear_grpo_loss, chunk_bytes=budget) for T in (256, 4096))
-    assert large - small <= (4096 - 256) * per_row
-    head = 2 * weight_VD.numel() * 4  # its gradient, once as a sum and once scaled
-    assert large <= head + 1.5 * budget + 4096 * per_row
+    numbers = 4 * 32  # a few for each token
+    assert large - small <= (4096 - 256) * (4 * wide_D + numbers)
+    outputs = 4 * wide_D * (wide_V + 4096)
+    assert large <= outputs + 1.5 * budget + 4096 * numbers
     plain = peak(4096, linear_grpo_loss_reference)
-    assert plain > 3 * 4096 * wide_V * 4, "the probe sees full logits"
-    assert large < plain / 25
+    assert plain > outputs + 3 * 4096 * wide_V * 4, "the probe sees full logits"
+    assert large - outputs < (plain - outputs) / 25
 
 
 # --- as an operator of torch ----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("variant", ONE_PASS)
-def test_compiled_whole_it_is_the_same(variant: Variant, device: torch.device) -> None:
-    inputs, tokens = world(variant, device)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_compiled_whole_it_is_the_same(
+    variant: Variant, dtype: torch.dtype, device: torch.device
+) -> None:
+    torch.compiler.reset()  # each case is one more function to the compiler
+    inputs, tokens = world(variant, device, dtype)
     loss = full_loss(variant)
 
     def step(hidden_TD: Tensor, weight_VD: Tensor, bias_V: Tensor) -> LinearLoss:
@@ -494,6 +592,21 @@ def test_compiled_whole_it_is_the_same(variant: Variant, device: torch.device) -
     for eager, compiled in zip(*results, strict=True):
         assert eager is not None and eager.abs().max() > 0
         assert torch.equal(eager, compiled)
+
+
+def test_compiled_without_rows_it_is_the_same(device: torch.device) -> None:
+    inputs, tokens = world("grpo", device)
+
+    def step(hidden_TD: Tensor, weight_VD: Tensor, target_T: Tensor) -> Tensor:
+        return linear_grpo_loss(
+            hidden_TD, weight_VD, target_T, tokens.at(slice(0, 0)), PolicyLoss()
+        ).loss
+
+    hidden_TD, weight_VD = (x.clone().requires_grad_() for x in (inputs[0][:0], inputs[1]))
+    compiled = torch.compile(step, backend="aot_eager", fullgraph=True)
+    compiled(hidden_TD, weight_VD, inputs[3][:0]).backward()
+    assert hidden_TD.grad is not None and hidden_TD.grad.shape == (0, D)
+    assert weight_VD.grad is not None and not weight_VD.grad.any()
 
 
 def test_linear_logprob_compiles_whole(device: torch.device) -> None:
@@ -522,7 +635,7 @@ def test_the_operators_keep_torchs_rules(device: torch.device) -> None:
         (*leaves, target_T, 0.7, 1, True),
         test_utils=checks,
     )
-    known = (tokens.advantage_N, tokens.weight_N, tokens.old_N, None, None)
+    known = (tokens.advantage_N, tokens.weight_N, tokens.old_N, None, None, None)
     torch.library.opcheck(
         torch.ops.r1ci.linear_policy_loss.default,
         (
@@ -535,7 +648,7 @@ def test_the_operators_keep_torchs_rules(device: torch.device) -> None:
 
 def test_mistakes_are_named(device: torch.device) -> None:
     (hidden_TD, weight_VD, bias_V, target_T), tokens = world("grpo", device)
-    with pytest.raises(DataError, match="weight_N has shape"):
+    with pytest.raises(DataError, match="`weight_N` has shape"):
         short = replace(tokens, weight_N=tokens.weight_N[1:])
         linear_grpo_loss(hidden_TD, weight_VD, target_T, short, PolicyLoss())
     with pytest.raises(DataError, match="needs `reference_N`"):

@@ -49,6 +49,25 @@ def test_values_agree_with_fp64(
     close(entropy_T, expected[1], 2e-5)
 
 
+@pytest.mark.parametrize("order", ["rising", "falling", "first block impossible"])
+def test_a_row_may_be_anything_from_block_to_block(
+    order: str, backend: str, device: torch.device
+) -> None:
+    """The running maximum rises with every block, with none, or begins with the second."""
+    V = 2 * 4096 + 37
+    logits_TV, target_T = rows(2, V, device, scale=1.0)
+    slope_V = torch.linspace(0, 9, V, device=device)
+    logits_TV = logits_TV + (slope_V.flip(0) if order == "falling" else slope_V)
+    if order == "first block impossible":
+        logits_TV[:, :4096] = -math.inf
+        target_T[:] = V - 1
+    found = row_stats(logits_TV, target_T)
+    finite_TV = logits_TV.double().clamp(min=-1e4)  # the reference has no 0 log 0
+    expected = row_stats_reference(finite_TV, target_T)
+    for one, true in zip(found, expected, strict=True):
+        close(one, true, 2e-5)
+
+
 @pytest.mark.parametrize(("T", "V"), [(3, 129), (3, TAIL)])
 @pytest.mark.parametrize("temperature", [1.0, 0.6])
 @pytest.mark.parametrize("weights", [(1.0, 0.0), (0.0, 1.0), (1.0, 0.7)])
@@ -205,3 +224,13 @@ def test_mistakes_are_named(device: torch.device) -> None:
         row_stats(logits_TV, target_T[:2])
     with pytest.raises(DataError, match="int64"):
         row_stats(logits_TV, target_T.int())
+
+
+def test_it_compiles_whole(backend: str, device: torch.device) -> None:
+    torch.compiler.reset()
+    logits_TV, target_T = rows(3, 129, device)
+    g_T, h_T = torch.ones(3, device=device), torch.full((3,), 0.5, device=device)
+    eager = gradient(row_stats, logits_TV, target_T, 0.7, g_T, h_T)
+    compiled = torch.compile(row_stats, backend="aot_eager", fullgraph=True)
+    found = gradient(compiled, logits_TV, target_T, 0.7, g_T, h_T)
+    assert torch.equal(found, eager) and eager.abs().max() > 0

@@ -27,6 +27,7 @@ from train_world import (
 from r1ci_engine.config import GrpoSection, OptimizerSection
 from r1ci_engine.kernels import (
     Normaliser,
+    PolicyLoss,
     Tokens,
     linear_grpo_loss_reference,
     policy_loss,
@@ -328,16 +329,20 @@ def test_a_faulty_group_counts_nowhere() -> None:
     assert real_step(model, together, section)["group/faulty"] == 1.0
 
 
-def test_silent_groups_are_seen_but_not_trained() -> None:
+@pytest.mark.parametrize("variant", [*VARIANTS, "bnpo"])
+def test_silent_groups_are_seen_but_not_trained(variant: Variant) -> None:
     """Without a divergence they weigh in entropy and divisor, and have no backward pass."""
     model, _ = tiny_pair()
-    section = GrpoSection(kl_coef=0.0)
+    section = GrpoSection(variant=variant, kl_coef=0.0)
     trajectories = sampled(model)
     silent = [make_trajectory(TWO_TURNS, item="silent", sample=i) for i in range(4)]
     record_logprobs(model, silent)
     alone = step_gradient(model, None, trajectories, section)
     together = step_gradient(model, None, trajectories + silent, section)
-    assert relative_error(together * 12 / 8, alone) < CLOSE
+    tokens = [sum(sum(t.model_mask()[1:]) for t in some) for some in (trajectories, silent)]
+    by_tokens = (tokens[0] + tokens[1]) / tokens[0]
+    factor = by_tokens if variant in ("dapo", "cispo", "bnpo") else 12 / 8
+    assert relative_error(together * factor, alone) < CLOSE
     only_silent = real_step(model, silent, section)
     assert only_silent["entropy"] > 0 and only_silent["grad/skipped"] == 1.0
 
@@ -356,18 +361,46 @@ def test_where_the_sampler_disagrees_tokens_are_weighed(
 ) -> None:
     """The ratio starts from the trainer's own log-probability, and so at 1, inside the clip."""
     model, _ = tiny_pair()
-    trajectories = sampled(model)
+    heat = 0.7
+    trajectories = sampled(model, temperature=heat)
     section = GrpoSection(kl_coef=0.0, micro_tokens=64)
-    right = step_gradient(model, None, trajectories, section)
+    right = step_gradient(model, None, trajectories, section, heat)
     for trajectory in trajectories:  # the sampler found every token less likely by a third
         trajectory.logprobs = [value - math.log(1.5) for value in trajectory.logprobs]
-    found = step_gradient(model, None, trajectories, section.model_copy(update=changes))
+    found = step_gradient(model, None, trajectories, section.model_copy(update=changes), heat)
     if factor:
         assert relative_error(found, factor * right) < CLOSE
     else:
         assert float(found.norm()) == 0.0
-    left_alone = step_gradient(model, None, trajectories, section)
+    left_alone = step_gradient(model, None, trajectories, section, heat)
     assert relative_error(left_alone, right) > 0.1, "without it the ratio is 1.5 and is clipped"
+
+
+def test_a_configuration_reaches_the_loss_field_by_field() -> None:
+    changed = {
+        "variant": "dapo", "clip_low": 0.1, "clip_high": 0.3, "clip_dual": 2.5, "kl": "k2",
+        "kl_coef": 0.5, "entropy_coef": 0.25, "mismatch": "icepop", "mismatch_low": 0.75,
+        "mismatch_high": 4.0,
+    }  # fmt: skip
+    made = vars(policy_loss_of(GrpoSection.model_validate(changed)))
+    assert made == changed
+    assert all(made[name] != default for name, default in vars(PolicyLoss()).items())
+    assert policy_loss_of(GrpoSection()).clip_dual is None
+
+
+def test_updates_share_one_loss() -> None:
+    """The loss of a step is the mean over its updates, so that it does not grow with them."""
+    values = []
+    for updates in (1, 4):
+        model, _ = tiny_pair()
+        section = GrpoSection(
+            variant="dapo",
+            kl_coef=0.0,
+            updates_per_step=updates,
+            optimizer=OptimizerSection(lr=1e-12),
+        )
+        values.append(real_step(model, sampled(model, noise=0.2), section)["loss"])
+    assert values[0] != 0 and values[1] == pytest.approx(values[0], rel=1e-5)
 
 
 def test_an_entropy_bonus_teaches_silent_groups_too() -> None:

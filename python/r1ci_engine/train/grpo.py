@@ -65,6 +65,8 @@ def grpo_step(
     sound, groups = group_advantages(trajectories, section.variant)
     sequences = [from_trajectory(trajectory) for trajectory in sound]
     held = section.kl_coef or section.entropy_coef  # what moves a token without an advantage
+    if section.variant == "bnpo":  # whose divisor is what stands in a micro-batch
+        held = held or any(sequence.advantage for sequence in sequences)
     taught = [s for s in sequences if s.advantage or held]
     silent = [s for s in sequences if not (s.advantage or held)]
     batches = micro_batches(taught, section.micro_tokens, device)
