@@ -46,8 +46,8 @@ def group_advantages(
 ) -> tuple[list[Trajectory], GroupCounts]:
     """Set `advantage` on every trajectory; returns those of sound groups, in order, and counts.
 
-    reward - group mean; all variants but `dr_grpo` divide it by the group's sample deviation (n - 1)
-    plus `DEVIATION_FLOOR`. Groups of one and groups of equal rewards get 0.
+    reward - group mean; all but `dr_grpo` divide it by the group's sample deviation (n - 1) plus
+    `DEVIATION_FLOOR`. Groups of one and groups of equal rewards get 0.
     """
     groups: dict[tuple[str, str], list[Trajectory]] = defaultdict(list)
     for trajectory in trajectories:
