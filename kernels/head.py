@@ -153,7 +153,9 @@ class HeadGradients:
     def add(
         self, C: slice | Tensor, dlogits_CV: Tensor, hidden_TD: Tensor, weight_VD: Tensor
     ) -> None:
-        """What the rows `C` contribute; each row comes once."""
+        """What the rows `C` contribute, if there are any; each row comes once."""
+        if not dlogits_CV.shape[0]:
+            return
         dhidden_TD, dweight_VD, dbias_V = self.sums
         wants_hidden, wants_weight, wants_bias = self.wanted
         with torch.autocast(dlogits_CV.device.type, enabled=False):

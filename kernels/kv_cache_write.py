@@ -7,7 +7,8 @@ Legend: T new row, N cache row (slot * capacity + position), K key/value head, D
 A negative row writes nothing: padding rows of a captured step carry -1. Rows must be distinct, or
 which one stays is not defined. Left out: paging, rotation, types other than the cache's own.
 
-The Triton path is a custom operator that is known to write to the caches; it has no gradient.
+On the Triton path, and on either to a compiler, it is a custom operator that is known to write to
+the caches. It has no gradient.
 """
 
 from typing import Any
@@ -77,10 +78,12 @@ def kv_cache_write_(
             raise DataError(f"a cache is {found}, expected rows of `{width}` `{key_TKD.dtype}`")
         if not _rows_are_contiguous(cache_NKD):
             raise DataError(f"a cache has strides `{cache_NKD.stride()}`, its rows have gaps")
-    if backend_for(key_TKD.device) == "torch":
-        kv_cache_write_reference_(key_TKD, value_TKD, row_T, cache_key_NKD, cache_value_NKD)
+    arguments = (key_TKD, value_TKD, row_T, cache_key_NKD, cache_value_NKD)
+    # How many rows the reference writes is data, which a compiler cannot trace.
+    if backend_for(key_TKD.device) == "torch" and not torch.compiler.is_compiling():
+        kv_cache_write_reference_(*arguments)
     else:
-        _write_(key_TKD, value_TKD, row_T, cache_key_NKD, cache_value_NKD)
+        _write_(*arguments)
 
 
 @torch.library.custom_op("r1ci::kv_cache_write_", mutates_args=("cache_key_NKD", "cache_value_NKD"))
@@ -91,6 +94,9 @@ def _write_(
     cache_key_NKD: Tensor,
     cache_value_NKD: Tensor,
 ) -> None:
+    if backend_for(key_TKD.device) == "torch":
+        kv_cache_write_reference_(key_TKD, value_TKD, row_T, cache_key_NKD, cache_value_NKD)
+        return
     key_TKD, value_TKD = (
         x if _rows_are_contiguous(x) else x.contiguous() for x in (key_TKD, value_TKD)
     )

@@ -79,7 +79,9 @@ def linear_grpo_loss_reference(
         hidden_TD[rows_N], weight_VD, target_T[rows_N], temperature, bias_V=bias_V
     )
     value = policy_loss(logprob_N, entropy_N, tokens.at(rows_N), loss)
-    return LinearLoss(value, *(_spread(x_N, rows_N, tokens) for x_N in (logprob_N, entropy_N)))
+    zero_T = logprob_N.new_zeros(target_T.shape)
+    spread = (zero_T.index_copy(0, rows_N, x_N.detach()) for x_N in (logprob_N, entropy_N))
+    return LinearLoss(value, *spread)
 
 
 def linear_grpo_loss(
@@ -399,9 +401,3 @@ def _scaled_(gradient: Tensor, slope: Tensor, like: Tensor) -> Tensor:
 
 
 _loss_and_gradients.register_autograd(_differentiate, setup_context=_setup)
-
-
-def _spread(x_N: Tensor, rows_N: Tensor, tokens: Tokens) -> Tensor:
-    """Values of the rows that entered, at their places among all, without gradient."""
-    zero_T = x_N.new_zeros(tokens.weight_N.shape)
-    return zero_T.index_copy(0, rows_N, x_N.detach())

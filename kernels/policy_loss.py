@@ -26,6 +26,7 @@ at its first update when advantages cancel out, with a gradient that is not: wat
 Shape suffixes: N trained token of a micro-batch, B sequence of it.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import Literal, get_args
 
@@ -111,13 +112,19 @@ class Tokens:
 
     def at(self, rows: Tensor | slice) -> "Tokens":
         """These rows only, without gradients of their own."""
+        return self._each(lambda values: values[rows])
 
-        def cut(values: Tensor | None) -> Tensor | None:
-            return None if values is None else values[rows].detach()
+    def emptied(self, kept_N: Tensor) -> "Tokens":
+        """Zeros where a token is not kept, without gradients of their own."""
+        return self._each(lambda values: values.where(kept_N, 0))
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> "Tokens":
+        def changed(values: Tensor | None) -> Tensor | None:
+            return None if values is None else change(values.detach())
 
         return Tokens(
-            self.advantage_N[rows].detach(), self.weight_N[rows].detach(), cut(self.old_N),
-            cut(self.reference_N), cut(self.sampler_N), cut(self.sequence_N),
+            change(self.advantage_N.detach()), change(self.weight_N.detach()), changed(self.old_N),
+            changed(self.reference_N), changed(self.sampler_N), changed(self.sequence_N),
         )  # fmt: skip
 
 
@@ -162,11 +169,8 @@ def policy_loss(logprob_N: Tensor, entropy_N: Tensor, tokens: Tokens, loss: Poli
     """
     check_tokens(tokens, loss, logprob_N)
     entering_N = tokens.weight_N != 0
-    logprob_N, entropy_N, tokens = (
-        logprob_N[entering_N],
-        entropy_N[entering_N],
-        tokens.at(entering_N),
-    )
+    logprob_N, entropy_N = (x_N.where(entering_N, 0.0) for x_N in (logprob_N, entropy_N))
+    tokens = tokens.emptied(entering_N)
     return (tokens.weight_N * token_loss(logprob_N, entropy_N, tokens, loss)).sum()
 
 
@@ -198,11 +202,11 @@ def token_loss(logprob_N: Tensor, entropy_N: Tensor, tokens: Tokens, loss: Polic
 def policy_ratio(logprob_N: Tensor, tokens: Tokens, loss: PolicyLoss) -> Tensor:
     """exp(logprob - old), `[N]`; no gradient where the logarithm leaves +-`MAX_LOG_RATIO`.
 
-    Under `gspo` all tokens of a sequence have its geometric mean.
+    Under `gspo` all tokens of a sequence have its geometric mean, over those that have a weight.
     """
     log_ratio_N = (logprob_N - _old(logprob_N, tokens)).clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO)
     if loss.variant == "gspo":
-        log_ratio_N = _sequence_means(log_ratio_N, tokens.sequence_N)
+        log_ratio_N = _sequence_means(log_ratio_N, tokens)
     return log_ratio_N.exp()
 
 
@@ -318,13 +322,15 @@ def _mismatch_ratio(logprob_N: Tensor, tokens: Tokens) -> Tensor:
     return log_ratio_N.clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO).exp()
 
 
-def _sequence_means(values_N: Tensor, sequence_N: Tensor | None) -> Tensor:
-    """Each sequence's mean, at every token of it."""
-    assert sequence_N is not None
+def _sequence_means(values_N: Tensor, tokens: Tokens) -> Tensor:
+    """Each sequence's mean over its tokens that have a weight, at every token of it."""
+    assert tokens.sequence_N is not None
+    sequence_N = tokens.sequence_N
     B = int(sequence_N.max()) + 1 if sequence_N.numel() else 0
-    zero_B, one_N = values_N.new_zeros(B), torch.ones_like(values_N)
+    kept_N = (tokens.weight_N != 0).to(values_N.dtype)
     # Unlike index_add this sums in a fixed order on CUDA too.
     sum_B, count_B = (
-        zero_B.index_put((sequence_N,), x_N, accumulate=True) for x_N in (values_N, one_N)
+        values_N.new_zeros(B).index_put((sequence_N,), x_N, accumulate=True)
+        for x_N in (values_N * kept_N, kept_N)
     )
-    return (sum_B / count_B)[sequence_N]
+    return (sum_B / count_B.clamp(min=1))[sequence_N]

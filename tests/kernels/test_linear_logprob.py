@@ -1,5 +1,8 @@
 """The head operator: against fp64, whatever the chunks, with memory that does not grow with T."""
 
+import sys
+from typing import Any
+
 import pytest
 import torch
 from allocations import peak_bytes
@@ -133,6 +136,26 @@ def test_rows_without_gradient_are_skipped_without_effect(
         assert (dhidden_TD[~active_T] == 0).all()
 
 
+def test_backward_makes_only_the_rows_that_matter(
+    device: torch.device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = sys.modules[linear_logprob.__module__]
+    whole, seen = module.row_stats_backward, []
+
+    def counted(*arguments: Any) -> Tensor:
+        dlogits_CV = whole(*arguments)
+        seen.append(len(dlogits_CV))
+        return dlogits_CV
+
+    monkeypatch.setattr(module, "row_stats_backward", counted)
+    inputs = head(40, device)
+    active_T = (torch.arange(40, device=device) % 4 == 0).float()
+    for chunk_bytes in BUDGETS:
+        run(linear_logprob, inputs, active_T, None, chunk_bytes=chunk_bytes)
+        assert sum(seen) == 10
+        seen.clear()
+
+
 def test_nothing_active_gives_zero_gradients(backend: str, device: torch.device) -> None:
     inputs = head(5, device)
     zero_T = torch.zeros(5, device=device)
@@ -207,6 +230,7 @@ def test_chunks_fill_the_waves_of_an_h100(D: int, rows: int) -> None:
     most = (2 << 30) // (6 * 152_064)
     assert full_waves(most, D, 132) == rows
     assert full_waves(100, D, 132) == 100, "fewer than a tile: as many as there are"
+    assert all(most // 2 < full_waves(most, width, 132) <= most for width in range(256, 9000, 256))
 
 
 @pytest.mark.parametrize("trains", [True, False])

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from r1ci_engine.errors import ConfigError
+from r1ci_engine.errors import ConfigError, DataError
 from r1ci_engine.kernels import (
     Normaliser,
     PolicyLoss,
@@ -249,6 +249,98 @@ def test_any_ratio_stays_finite(variant: str, gap: float, advantage: float) -> N
         assert float(logprob_N.grad) == 0.0
 
 
+@pytest.mark.parametrize("mismatch", ["tis", "icepop"])
+@pytest.mark.parametrize("gap", [-300.0, 300.0])
+def test_any_disagreement_stays_finite(mismatch: str, gap: float) -> None:
+    """Weights of the mismatch and ratios of the divergence are cut as the ratio is."""
+    loss = PolicyLoss(mismatch=mismatch, mismatch_high=1e30, kl_coef=1.0)  # pyright: ignore
+    logprob_N = torch.tensor([-1.0], requires_grad=True)
+    tokens = one_token(1.0, old_N=-1.0 - gap, sampler_N=-1.0, reference_N=-2.0)
+    value = token_loss(logprob_N, torch.zeros(1), tokens, loss).sum()
+    value.backward()
+    assert logprob_N.grad is not None
+    assert math.isfinite(float(value.detach())) and math.isfinite(float(logprob_N.grad))
+
+
+def test_metrics_say_what_took_effect() -> None:
+    """Token by token: the clip, how far the ratio went, the divergence, the mismatch."""
+    loss = PolicyLoss(
+        clip_low=0.2, clip_high=0.2, clip_dual=3.0, kl="k1", kl_coef=1.0,
+        mismatch="icepop", mismatch_low=0.5, mismatch_high=2.0,
+    )  # fmt: skip
+    ratio_N = torch.tensor([0.5, 0.5, 1.5, 1.5, 4.0, 1.0])
+    tokens = Tokens(
+        advantage_N=torch.tensor([1.0, -1.0, 1.0, -1.0, -1.0, 1.0]),
+        weight_N=torch.ones(6),
+        old_N=torch.full((6,), -2.0),
+        reference_N=torch.full((6,), -2.0),
+        sampler_N=-2.0 - torch.tensor([1.0, 3.0, 0.4, 1.9, 1.0, 1.0]).log(),
+        sequence_N=torch.tensor([0, 0, 0, 0, 0, 1]),
+    )
+    logprob_N = -2.0 + ratio_N.log()
+    found = token_metrics(logprob_N, tokens, loss)
+    assert found["clip/fraction"].tolist() == [0, 1, 1, 0, 1, 0]
+    assert found["ratio/max_deviation"].tolist() == pytest.approx([0.5, 0.5, 0.5, 0.5, 3.0, 0.0])
+    assert found["kl/reference"].tolist() == pytest.approx((ratio_N * ratio_N.log()).tolist())
+    assert found["mismatch/cut"].tolist() == [0, 1, 1, 0, 0, 0]
+    both = PolicyLoss("cispo", clip_low=0.2, clip_high=0.2)
+    assert token_metrics(logprob_N, tokens, both)["clip/fraction"].tolist() == [1, 1, 1, 1, 1, 0]
+    means = token_metrics(logprob_N, tokens, PolicyLoss("gspo"))["ratio/max_deviation"]
+    assert means[:5].unique().numel() == 1 and float(means[5]) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("loss", "missing"),
+    [
+        (PolicyLoss(kl_coef=0.1), "reference_N"),
+        (PolicyLoss(mismatch="tis"), "sampler_N"),
+        (PolicyLoss("gspo"), "sequence_N"),
+    ],
+)
+def test_what_a_loss_needs_is_named(loss: PolicyLoss, missing: str) -> None:
+    tokens = Tokens(torch.ones(2), torch.ones(2))
+    for fn in (policy_loss, token_loss):
+        with pytest.raises(DataError, match=f"needs `{missing}`"):
+            fn(torch.zeros(2), torch.zeros(2), tokens, loss)
+    with pytest.raises(DataError, match=f"needs `{missing}`"):
+        token_metrics(torch.zeros(2), tokens, loss)
+
+
+def test_a_weight_of_zero_leaves_a_token_out() -> None:
+    """Whatever stands there, also as a neighbour in its sequence."""
+    for variant in VARIANTS:
+        loss = PolicyLoss(variant)  # pyright: ignore[reportArgumentType]
+        logprob_N, entropy_N, tokens = leaves(variant)
+        kept_N = torch.arange(TOKENS) % 3 > 0
+        without = policy_loss(logprob_N[kept_N], entropy_N[kept_N], tokens.at(kept_N), loss)
+        tokens.weight_N[~kept_N] = 0.0
+        assert tokens.old_N is not None
+        tokens.old_N[~kept_N] = float("inf")
+        spoilt_N = logprob_N.detach().masked_fill(~kept_N, float("nan")).requires_grad_()
+        value = policy_loss(spoilt_N, entropy_N, tokens, loss)
+        torch.testing.assert_close(value, without)
+        (slope_N,) = torch.autograd.grad(value, spoilt_N)
+        assert (slope_N[~kept_N] == 0).all() and slope_N.isfinite().all()
+
+
+@pytest.mark.parametrize("variant", [name for name in VARIANTS if name != "gspo"])
+def test_a_compiler_takes_it_whole(variant: str) -> None:
+    """But for gspo, whose number of sequences is data; the fused operator takes that too."""
+    torch.compiler.reset()
+    logprob_N, entropy_N, tokens = leaves(variant)
+    loss = PolicyLoss(variant, kl_coef=0.1)  # pyright: ignore[reportArgumentType]
+    compiled = torch.compile(policy_loss, backend="aot_eager", fullgraph=True)
+    value = compiled(logprob_N, entropy_N, tokens, loss)
+    assert value != 0 and value == policy_loss(logprob_N, entropy_N, tokens, loss)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_lengths_may_be_whole_numbers(variant: str) -> None:
+    found = token_weights(variant, LENGTH_N.long(), NORM)  # pyright: ignore[reportArgumentType]
+    expected = token_weights(variant, LENGTH_N.float(), NORM)  # pyright: ignore
+    assert torch.equal(found, expected) and found.dtype == torch.float32 and (found > 0).all()
+
+
 def test_without_old_log_probabilities_the_ratio_is_one() -> None:
     """On-policy: the gradient is that of the advantage times the log-probability."""
     logprob_N = torch.tensor([-3.0, -0.5], dtype=torch.float64, requires_grad=True)
@@ -289,6 +381,8 @@ def test_what_may_not_learn_has_no_slope(variant: str, options: dict[str, Any]) 
         ({"clip_low": -0.1}, "clip_low is `-0.1`"),
         ({"kl_coef": math.nan}, "kl_coef is `nan`"),
         ({"clip_dual": 1.1}, "clip_dual is `1.1`"),
+        ({"clip_dual": 3.0, "variant": "cispo"}, "does nothing in `cispo`"),
+        ({"mismatch_low": -1.0}, "mismatch_low is `-1.0`"),
         ({"mismatch_low": 3.0}, "mismatch_high is `2.0`"),
     ],
 )

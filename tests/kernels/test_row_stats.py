@@ -49,6 +49,19 @@ def test_values_agree_with_fp64(
     close(entropy_T, expected[1], 2e-5)
 
 
+def test_rows_with_gaps_are_read_as_they_are(backend: str, device: torch.device) -> None:
+    """Transposed logits, and columns of wider ones."""
+    logits_TV, target_T = rows(4, 129, device)
+    g_T, h_T = torch.linspace(-1, 1, 4, device=device), torch.linspace(0.5, 1, 4, device=device)
+    expected = gradient(row_stats, logits_TV, target_T, 0.7, g_T, h_T)
+    wide_TW = torch.cat([logits_TV, logits_TV], 1)
+    for strided_TV in (logits_TV.T.contiguous().T, wide_TW[:, :129]):
+        leaf_TV = strided_TV.detach().requires_grad_()
+        logprob_T, entropy_T = row_stats(leaf_TV, target_T, 0.7)
+        (found,) = torch.autograd.grad((logprob_T * g_T + entropy_T * h_T).sum(), leaf_TV)
+        assert torch.equal(found, expected) and expected.abs().max() > 0
+
+
 @pytest.mark.parametrize("order", ["rising", "falling", "first block impossible"])
 def test_a_row_may_be_anything_from_block_to_block(
     order: str, backend: str, device: torch.device
