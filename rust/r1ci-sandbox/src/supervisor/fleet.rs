@@ -16,7 +16,7 @@ use crate::zygote::{Arrangement, Starting, Zygote};
 use super::{MOST_FAILURES, Supervisor, Topic, watch};
 
 /// How long a kind is left alone after its starts have failed in a row.
-const REST: Duration = Duration::from_secs(30);
+const REST: Duration = Duration::from_millis(if cfg!(test) { 200 } else { 30_000 });
 
 /// One kind of zygote and the work that waits for it, or an old zygote, for which nothing waits.
 pub(super) struct Fleet {
@@ -254,5 +254,62 @@ impl Supervisor {
         }
         // Dropping it kills what is left of it.
         self.fleets[place].state = State::Cold;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::time::{Duration, Instant};
+
+    use rustix::process::{Pid, Signal};
+
+    use crate::policy::{Request, SandboxConfig};
+    use crate::pool::Sandbox;
+    use crate::report::ExitReason;
+
+    #[test]
+    #[cfg_attr(miri, ignore = "needs processes")]
+    fn a_kind_that_does_not_come_up_is_tried_again() {
+        let folder = std::env::temp_dir().join(format!("r1ci-flaky-{}", std::process::id()));
+        fs::create_dir_all(&folder).expect("a folder");
+        let broken = folder.join("broken");
+        let module = format!(
+            "import os\nif os.path.exists({broken:?}):\n    raise RuntimeError('not now')\n"
+        );
+        fs::write(folder.join("flaky.py"), module).expect("a file");
+        let mut config = SandboxConfig::new("python3");
+        (config.library_paths, config.preload) = (vec![folder.clone()], vec!["flaky".into()]);
+        let sandbox = Sandbox::start(config).expect("sandbox");
+        let prints = |code| {
+            let run = || {
+                sandbox
+                    .run_many(vec![Request::new(code)])
+                    .expect("results")
+                    .remove(0)
+            };
+            // What is handed to a dying zygote may be lost with it.
+            let mut tries = std::iter::repeat_with(run).take(3);
+            let result = tries
+                .find(|r| r.exit_reason != ExitReason::Infrastructure)
+                .expect("one");
+            assert_eq!(result.exit_reason, ExitReason::Ok, "{}", result.detail);
+            String::from_utf8(result.stdout.bytes).expect("text")
+        };
+        let is_warm = || prints("import sys; print('flaky' in sys.modules)") == "True\n";
+        assert!(is_warm());
+
+        fs::write(&broken, "").expect("a file");
+        let zygote = prints("'flaky'; import os; print(os.getppid())");
+        let zygote = Pid::from_raw(zygote.trim().parse().expect("a number")).expect("a process");
+        rustix::process::kill_process(zygote, Signal::KILL).expect("ours");
+        assert!(!is_warm(), "the bare kind has taken its work");
+        fs::remove_file(&broken).expect("ours");
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while !is_warm() {
+            assert!(Instant::now() < deadline, "given up for good");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        fs::remove_dir_all(folder).expect("ours");
     }
 }
