@@ -351,17 +351,8 @@ def _scale(
 
 
 @_scale.register_fake
-def _like_scale(
-    slope: Tensor,
-    dhidden_TD: Tensor,
-    dweight_VD: Tensor,
-    dbias_V: Tensor,
-    hidden_TD: Tensor,
-    weight_VD: Tensor,
-    bias_V: Tensor | None,
-    wanted: list[bool],
-) -> tuple[Tensor, Tensor, Tensor]:
-    return gradients_like(hidden_TD, weight_VD, bias_V, wanted, summed=False)
+def _like_scale(slope: Tensor, *others: Any) -> tuple[Tensor, Tensor, Tensor]:
+    return gradients_like(*others[3:], summed=False)
 
 
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:

@@ -91,7 +91,7 @@ def _forward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """(logprob_T, entropy_T, lse_T, logits_TV); the last is empty where nothing is kept."""
     logprob_T, entropy_T, lse_T, logits_TV = _like_forward(
-        hidden_TD, weight_VD, bias_V, target_T, temperature, chunk_bytes, may_keep
+        hidden_TD, weight_VD, chunk_bytes, may_keep
     )
     rows, _ = plan_chunks(hidden_TD, weight_VD.shape[0], chunk_bytes)
     keep = logits_TV.numel() > 0
@@ -110,14 +110,9 @@ def _forward(
 
 @_forward.register_fake
 def _like_forward(
-    hidden_TD: Tensor,
-    weight_VD: Tensor,
-    bias_V: Tensor | None,
-    target_T: Tensor,
-    temperature: float,
-    chunk_bytes: int,
-    may_keep: bool,
+    hidden_TD: Tensor, weight_VD: Tensor, *others: Any
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    chunk_bytes, may_keep = others[-2:]
     T, V = hidden_TD.shape[0], weight_VD.shape[0]
     dtype = sum_dtype(hidden_TD)
     logprob_T, entropy_T, lse_T = (hidden_TD.new_empty(T, dtype=dtype) for _ in range(3))
