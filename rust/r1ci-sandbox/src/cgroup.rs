@@ -132,9 +132,13 @@ impl Groups {
             match group.bound(memory_bytes, tasks) {
                 Ok(()) => return Ok(group),
                 Err(error) if is_gone(&error) => {} // what is left of it goes with its parents
-                Err(error) => return Err(error),
+                Err(error) => {
+                    self.free.push(group);
+                    return Err(error);
+                }
             }
         }
+        self.remove_retired();
         let mut group = match self.new_group() {
             Err(error) if is_gone(&error) => {
                 self.make_parents()?;
@@ -142,7 +146,10 @@ impl Groups {
             }
             made => made,
         }?;
-        group.bound(memory_bytes, tasks)?;
+        if let Err(error) = group.bound(memory_bytes, tasks) {
+            self.free.push(group);
+            return Err(error);
+        }
         Ok(group)
     }
 
@@ -154,22 +161,11 @@ impl Groups {
             version: self.version,
             killed_before: 0,
         };
-        for parent in &self.parents {
-            let folder = parent.join(self.made.to_string());
-            fs::create_dir(&folder)?;
-            group.folders.push(folder.clone());
-            let entrance = File::options()
-                .write(true)
-                .open(folder.join("cgroup.procs"))?;
-            group.entrances.push(entrance.into());
+        let made = group.make(&self.parents, &self.made.to_string());
+        if made.is_err() {
+            group.try_remove(); // or every further try would leave one more
         }
-        if self.version == Version::Two {
-            let folder = &group.folders[0];
-            fs::write(folder.join("memory.oom.group"), "1")?;
-            // Absent where the kernel knows no swap.
-            let _ = fs::write(folder.join("memory.swap.max"), "0");
-        }
-        Ok(group)
+        made.map(|()| group)
     }
 
     /// A group that nobody can enter any more.
@@ -183,8 +179,13 @@ impl Groups {
 
     /// A group that somebody may still be in, or on the way into: lent again, it would count them
     /// against another script.
-    pub fn retire(&mut self, group: Group) {
+    pub fn retire(&mut self, mut group: Group) {
+        group.entrances.clear();
         self.retired.push(group);
+        self.remove_retired();
+    }
+
+    fn remove_retired(&mut self) {
         self.retired.retain(|group| !group.try_remove());
     }
 }
@@ -200,6 +201,26 @@ impl Drop for Groups {
 }
 
 impl Group {
+    /// Its folders, one below each parent, and its entrances.
+    fn make(&mut self, parents: &[PathBuf], name: &str) -> io::Result<()> {
+        for parent in parents {
+            let folder = parent.join(name);
+            fs::create_dir(&folder)?;
+            self.folders.push(folder.clone());
+            let entrance = File::options()
+                .write(true)
+                .open(folder.join("cgroup.procs"))?;
+            self.entrances.push(entrance.into());
+        }
+        if self.version == Version::Two {
+            let folder = &self.folders[0];
+            fs::write(folder.join("memory.oom.group"), "1")?;
+            // Absent where the kernel knows no swap.
+            let _ = fs::write(folder.join("memory.swap.max"), "0");
+        }
+        Ok(())
+    }
+
     fn bound(&mut self, memory_bytes: u64, tasks: u64) -> io::Result<()> {
         let (memory, counted) = match self.version {
             Version::One => ("memory.limit_in_bytes", &self.folders[1]),
@@ -462,6 +483,19 @@ mod tests {
         }
         assert!(!folders.iter().any(|folder| folder.exists()));
         groups.take_back(other);
+    }
+
+    #[test]
+    #[cfg_attr(miri, ignore = "needs a kernel")]
+    fn a_group_that_is_half_made_is_not_left_behind() {
+        let Ok(mut groups) = Groups::find() else {
+            return;
+        };
+        let nowhere = groups.parents[0].join("missing");
+        groups.parents.push(nowhere);
+        assert!(groups.new_group().is_err());
+        let half_made = groups.parents[0].join(groups.made.to_string());
+        assert!(!half_made.exists());
     }
 
     #[test]

@@ -10,7 +10,7 @@ use crate::report::{Execution, ExitReason, Stop};
 use crate::usage;
 
 use super::fleet::{State, Waiting};
-use super::{MEMORY_LOOK, Supervisor};
+use super::{MEMORY_LOOK, MOST_FAILURES, Supervisor};
 
 /// Largest source taken.
 const CODE_BYTES: usize = 64 << 20;
@@ -53,7 +53,8 @@ impl Supervisor {
         let mut place = kinds::choose(&self.kinds, &job.request.code);
         if let State::Useless(until) = self.fleets[place].state {
             if until.is_some_and(|until| until <= Instant::now()) {
-                (self.fleets[place].state, self.fleets[place].failures) = (State::Cold, 0);
+                self.fleets[place].state = State::Cold;
+                self.fleets[place].failures = MOST_FAILURES - 1; // one more try, not all again
             } else {
                 place = 0;
             }
