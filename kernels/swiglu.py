@@ -7,7 +7,7 @@ Legend: T row (any leading axes), W intermediate width. With p = 1 / (1 + exp(-g
     dup = dy a,  dgate = dy up p (1 + gate (1 - p))       each rounded once
 
 Backward computes p again: nothing is kept but the inputs. The Triton path is a custom operator,
-opaque to `torch.compile`, differentiable once; on the torch path the reference is all there is.
+opaque to `torch.compile`, differentiable once; the torch path is the reference, in slices of rows.
 """
 
 from typing import Any
@@ -23,6 +23,12 @@ from .rms_norm import as_rows
 
 BLOCK = 2048
 """Columns per program: 16 per thread."""
+
+SHARE = 1 << 15
+"""Elements that torch gives one thread before it calls another."""
+
+VECTOR = 32
+"""A multiple of the elements that any processor's registers take at once."""
 
 if HAS_TRITON:
     import triton
@@ -74,15 +80,38 @@ def swiglu_reference(gate_TW: Tensor, up_TW: Tensor) -> Tensor:
 def swiglu(gate_TW: Tensor, up_TW: Tensor) -> Tensor:
     """silu(`gate_TW`) times `up_TW`, of one shape and type (bf16, fp16 or fp32); any strides.
 
-    Differentiable in both. Raises DataError when shapes or types differ, on the torch path whatever
-    torch raises.
+    Differentiable in both. Raises DataError when shapes or types differ.
     """
-    if backend_for(gate_TW.device) == "torch":
-        return swiglu_reference(gate_TW, up_TW)
     if gate_TW.shape != up_TW.shape or gate_TW.dtype != up_TW.dtype:
         found = " and ".join(f"`{tuple(x.shape)}` of `{x.dtype}`" for x in (gate_TW, up_TW))
         raise DataError(f"gate and up projection are {found}, expected one shape and type")
+    if backend_for(gate_TW.device) == "torch":
+        return _silu(gate_TW) * up_TW
     return _forward(gate_TW, up_TW)
+
+
+def _silu(gate_TW: Tensor) -> Tensor:
+    """On CPU a row gets the same bits alone and among others.
+
+    `F.silu` computes the last elements of a thread's share, less than a vector, in other bits, and
+    threads share out elements, not rows. A slice of one share is one thread's.
+    """
+    W = gate_TW.shape[-1]
+    if not gate_TW.is_cpu or (gate_TW.numel() <= SHARE and W % VECTOR == 0):
+        return F.silu(gate_TW)
+    return _SiluOfSlices.apply(gate_TW, 1 if W % VECTOR else max(1, SHARE // W))
+
+
+class _SiluOfSlices(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, gate_TW: Tensor, rows: int) -> Tensor:  # type: ignore[override]
+        ctx.save_for_backward(gate_TW)
+        slices = gate_TW.reshape(-1, gate_TW.shape[-1]).split(rows)
+        return torch.cat([F.silu(x) for x in slices]).view(gate_TW.shape)
+
+    @staticmethod
+    def backward(ctx: Any, slope_TW: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+        return torch.ops.aten.silu_backward(slope_TW, *ctx.saved_tensors), None
 
 
 @torch.library.custom_op("r1ci::swiglu", mutates_args=())

@@ -93,6 +93,23 @@ def test_a_row_depends_on_itself_alone_and_runs_repeat(backend: str, device: tor
             assert torch.equal(alone, together[order])
 
 
+@pytest.mark.parametrize("threads", [1, 2, 3, 4, 16])
+@pytest.mark.parametrize("shape", [(40, 11_008), (375, 96), (205, 576), (9, 500), (2, 2, 500)])
+def test_threads_share_out_no_part_of_a_row(shape: tuple[int, ...], threads: int) -> None:
+    gate, up, slope = projections(shape, torch.float32, torch.device("cpu"))
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        (together,), gradients = differentiate(swiglu, (gate, up), (slope,))
+        rows = zip(gate.flatten(0, -2).split(1), up.flatten(0, -2).split(1), strict=True)
+        alone = torch.cat([swiglu(*row) for row in rows]).view(shape)
+    finally:
+        torch.set_num_threads(before)
+    assert torch.equal(alone, together)
+    for found, expected in zip((together, *gradients), exact(gate, up, slope), strict=True):
+        assert is_close(found, expected, roundings=2)
+
+
 def test_strides_change_nothing_and_inputs_stay(triton_backend: None, device: torch.device) -> None:
     fused = normal((7, 2 * 37), torch.float32, device, seed=3)
     before = fused.clone()
@@ -125,6 +142,11 @@ def test_it_compiles_whole(backend: str, device: torch.device) -> None:
     assert any("r1ci" in operator for operator in operators) == (backend == "triton")
 
 
+def test_slices_of_rows_compile_whole() -> None:
+    gate, up, slope = projections((700, 64), torch.float32, torch.device("cpu"))
+    compiled_agrees(lambda gate, up: swiglu(gate, up), (gate, up), (slope,))
+
+
 def test_the_operators_keep_their_promises(triton_backend: None, device: torch.device) -> None:
     gate, up, slope = projections((5, 37), torch.float32, device)
     torch.library.opcheck(_forward, (gate.requires_grad_(), up.requires_grad_()))
@@ -138,7 +160,7 @@ def test_differentiating_twice_is_an_error(triton_backend: None, device: torch.d
         torch.autograd.grad(dgate.sum(), gate)
 
 
-def test_mistakes_are_named(triton_backend: None, device: torch.device) -> None:
+def test_mistakes_are_named(backend: str, device: torch.device) -> None:
     gate, up, _ = projections((5, 37), torch.float32, device)
     with pytest.raises(DataError, match="expected one shape and type"):
         swiglu(gate, up[:, 1:])

@@ -1,13 +1,15 @@
 """What it takes for one token to get the same bits in rollout and in training on a CPU.
 
 Rollout computes a token alone against cached keys; training computes it among thousands. Both run
-the same modules, so only the order of the sums inside matrix products can differ. Two rules fix it:
+the same modules, so only the order of the sums inside matrix products can differ, and how threads
+share out elements. Three rules fix it:
 
 1. MKL in strict mode (`MKL_CBWR=AUTO,STRICT`, set on import of the room): a row of a product no
    longer depends on how many rows there are. Without it, one to fifteen rows sum in another order,
    and a large product split over threads does too.
 2. `stable_key_count`: attention's second product sums over the keys, and MKL splits that sum by the
    number of keys, masked or not. Padding the keys to a count from a fixed ladder keeps the split.
+3. `swiglu` takes its rows in slices of one thread's share each.
 
 Measured with torch 2.11, 1 and 2 threads, head widths 32 to 64, lengths to 1180: single-token
 decode, chunks of 7, prefixes and the full causal forward agree in every bit. Strict mode changes
@@ -21,6 +23,8 @@ from functools import cache
 
 import torch
 import torch.nn.functional as F
+
+from r1ci_engine.kernels.swiglu import swiglu
 
 SMALL_KEYS = 256
 """Up to here one step of 16 keys is enough; the sum is not split."""
@@ -43,6 +47,11 @@ def rows_are_exact() -> bool:
         for rows in (1, 2, 8, 15, 33):
             if not torch.equal(F.linear(x[:rows], weight), whole[:rows]):
                 return False
+    for rows, width in ((40, 11_008), (375, 96), (205, 576), (9, 500)):
+        gate, up = torch.randn(2, rows, width, generator=generator)
+        alone = [swiglu(*pair) for pair in zip(gate.split(1), up.split(1), strict=True)]
+        if not torch.equal(torch.cat(alone), swiglu(gate, up)):
+            return False
     heads, keys, width = 2, 300, 32
     padded = stable_key_count(keys)
     q, k, v = (torch.randn(1, heads, padded, width, generator=generator) for _ in range(3))
