@@ -5,22 +5,23 @@ by `R1CI_KERNELS=triton|torch` for a whole process, or by `force_backend` in a t
 choice that cannot run is an error, never a quiet fallback.
 
 Triton also runs on CPU tensors, slowly, under its interpreter. That is for tests only, so it is
-taken only when forced, with `TRITON_INTERPRET=1` set before Triton is imported.
+taken only when forced, with `TRITON_INTERPRET=1` set before Triton is imported; on CUDA that
+variable by itself means torch.
 """
 
 import logging
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
-from r1ci_engine.errors import ConfigError, KernelUnavailable
+from r1ci_engine.errors import ConfigError, DataError, KernelUnavailable
 
 PACKAGE = "r1ci_engine.kernels"
 
@@ -38,7 +39,7 @@ HAS_TRITON = find_spec("triton") is not None
 
 _log = logging.getLogger(__name__)
 # Of the process, not of a context: backward on CUDA runs in a thread of autograd's own.
-_forced: list[Backend] = []
+_forced: list[list[Backend]] = []
 
 
 def backend_for(device: torch.device) -> Backend:
@@ -50,9 +51,10 @@ def backend_for(device: torch.device) -> Backend:
     """
     if not _forced:
         return _choose(device)
-    if _forced[-1] == "triton":
+    (backend,) = _forced[-1]
+    if backend == "triton":
         _require_triton(device)
-    return _forced[-1]
+    return backend
 
 
 # What `torch.compiler.assume_constant_result` does, without the 0.7 s that it takes to import the
@@ -62,12 +64,34 @@ backend_for.__dict__["_dynamo_marked_constant"] = True
 
 @contextmanager
 def force_backend(backend: Backend) -> Iterator[None]:
-    """Inside the block every kernel uses `backend`, in all threads."""
-    _forced.append(backend)
+    """Inside the block every kernel uses `backend`, in all threads.
+
+    What `torch.compile` traced before keeps its answer, and what it traces inside keeps this one:
+    `torch.compiler.reset()` forgets both.
+    """
+    entry: list[Backend] = [backend]  # an object of its own: blocks of two threads may overlap
+    _forced.append(entry)
     try:
         yield
     finally:
-        _forced.pop()
+        _forced[:] = [other for other in _forced if other is not entry]
+
+
+def launch(
+    kernel: Any, grid: tuple[int, ...], device: torch.device, *arguments: Any, **options: Any
+) -> None:
+    """Starts a Triton kernel on `device`: by itself Triton takes whichever GPU is current."""
+    with torch.cuda.device(device) if device.type == "cuda" else nullcontext():
+        kernel[grid](*arguments, **options)
+
+
+def refuse_fp64(x: torch.Tensor) -> None:
+    """Raises DataError, because the Triton kernels compute in fp32."""
+    if x.dtype == torch.float64:
+        raise DataError(
+            "the tensors are `torch.float64`, which the Triton kernels would round to fp32",
+            hint="R1CI_KERNELS=torch, or `force_backend`, computes in it",
+        )
 
 
 def interpreting() -> bool:
@@ -90,6 +114,8 @@ def _choose(device: torch.device) -> Backend:
         backend, reason = "torch", f"tensors live on `{device.type}`"
     elif not HAS_TRITON:
         backend, reason = "torch", "triton is not installed"
+    elif interpreting():
+        backend, reason = "torch", "`TRITON_INTERPRET` is set: kernels would not be compiled"
     else:
         backend, reason = "triton", "tensors live on `cuda`"
     _log.info("kernels for %s: %s, because %s", device, backend, reason)

@@ -4,21 +4,20 @@ Legend: T new row, N cache row (slot * capacity + position), K key/value head, D
 
     cache[row[t]] = new[t]    for every t with row[t] >= 0
 
-A negative row writes nothing: padding rows of a captured step carry -1. Rows must be distinct, or
-which one stays is not defined. Left out: paging, rotation, types other than the cache's own.
+A negative row writes nothing: padding rows of a captured step carry -1 (a step can be captured on
+the Triton path only; plain indexing asks how many rows there are). Rows must be distinct, or which
+one stays is not defined. Left out: paging, rotation, types other than the cache's own.
 
 On the Triton path, and on either to a compiler, it is a custom operator that is known to write to
 the caches. It has no gradient.
 """
-
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from r1ci_engine.errors import DataError
 
-from .dispatch import HAS_TRITON, backend_for
+from .dispatch import HAS_TRITON, backend_for, launch
 
 if HAS_TRITON:
     import triton
@@ -52,8 +51,8 @@ def kv_cache_write_reference_(
 ) -> None:
     """The definition of right: plain indexing."""
     kept_T = row_T >= 0
-    cache_key_NKD[row_T[kept_T]] = key_TKD[kept_T]
-    cache_value_NKD[row_T[kept_T]] = value_TKD[kept_T]
+    cache_key_NKD[row_T[kept_T]] = key_TKD.detach()[kept_T]
+    cache_value_NKD[row_T[kept_T]] = value_TKD.detach()[kept_T]
 
 
 def kv_cache_write_(
@@ -69,9 +68,13 @@ def kv_cache_write_(
     not looked for on CUDA. Raises DataError when shapes, types or strides do not fit.
     """
     T, *width = key_TKD.shape
-    if value_TKD.shape != key_TKD.shape or row_T.shape != (T,) or row_T.dtype != torch.int64:
-        shapes = ", ".join(f"`{tuple(x.shape)}`" for x in (key_TKD, value_TKD, row_T))
-        raise DataError(f"keys, values and rows are {shapes}, expected [T, K, D] twice, int64 [T]")
+    alike = value_TKD.shape == key_TKD.shape and value_TKD.dtype == key_TKD.dtype
+    if key_TKD.ndim != 3 or not alike or row_T.shape != (T,) or row_T.dtype != torch.int64:
+        found = ", ".join(f"`{tuple(x.shape)}` of `{x.dtype}`" for x in (key_TKD, value_TKD, row_T))
+        raise DataError(f"keys, values, rows are {found}, expected [T, K, D] twice and int64 [T]")
+    if cache_key_NKD.shape[0] != cache_value_NKD.shape[0]:
+        rows = f"`{cache_key_NKD.shape[0]}` and `{cache_value_NKD.shape[0]}`"
+        raise DataError(f"the caches of keys and values have {rows} rows, expected as many")
     for cache_NKD in (cache_key_NKD, cache_value_NKD):
         if list(cache_NKD.shape[1:]) != width or cache_NKD.dtype != key_TKD.dtype:
             found = f"`{tuple(cache_NKD.shape)}` of `{cache_NKD.dtype}`"
@@ -101,9 +104,9 @@ def _write_(
         x if _rows_are_contiguous(x) else x.contiguous() for x in (key_TKD, value_TKD)
     )
     T, K, D = key_TKD.shape
-    if T:
-        launch: Any = _write_kernel[(T,)]
+    if T and K * D:
         launch(
+            _write_kernel, (T,), key_TKD.device,
             key_TKD, value_TKD, row_T.contiguous(), cache_key_NKD, cache_value_NKD,
             K * D,
             key_TKD.stride(0), value_TKD.stride(0),

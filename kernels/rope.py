@@ -21,7 +21,7 @@ from torch import Tensor
 
 from r1ci_engine.errors import DataError
 
-from .dispatch import HAS_TRITON, backend_for
+from .dispatch import HAS_TRITON, backend_for, launch, refuse_fp64
 
 if HAS_TRITON:
     import triton
@@ -88,11 +88,12 @@ def rope(q_THD: Tensor, k_TKD: Tensor, cos_TF: Tensor, sin_TF: Tensor) -> tuple[
     """`q_THD` and `k_TKD` turned by the angles of their tokens, differentiable in both.
 
     Both of one type (bf16, fp16 or fp32) and with any strides; the tables in fp32. Raises DataError
-    when shapes or types do not fit, on the torch path whatever torch raises.
+    when shapes or types do not fit, and for fp64 on the Triton path.
     """
+    _check(q_THD, k_TKD, cos_TF, sin_TF)
     if backend_for(q_THD.device) == "torch":
         return rope_reference(q_THD, k_TKD, cos_TF, sin_TF)
-    _check(q_THD, k_TKD, cos_TF, sin_TF)
+    refuse_fp64(q_THD)
     return _rope(q_THD, k_TKD, cos_TF, sin_TF, False)
 
 
@@ -106,10 +107,10 @@ def _rope(
     )
     T, H, _ = q_THD.shape
     K, F = k_TKD.shape[1], cos_TF.shape[1]
-    if T:
+    if q_turned.numel() + k_turned.numel():
         block_H, block_K, block_F = (1 << (n - 1).bit_length() for n in (H, K, F))
-        launch: Any = _rope_kernel[(T,)]
         launch(
+            _rope_kernel, (T,), q_THD.device,
             q_THD, k_TKD, cos_TF, sin_TF, q_turned, k_turned,
             H, K, F,
             q_THD.stride(0), q_THD.stride(1), k_TKD.stride(0), k_TKD.stride(1),

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from r1ci_engine.errors import DataError
 
-from .dispatch import HAS_TRITON, backend_for
+from .dispatch import HAS_TRITON, backend_for, launch, refuse_fp64
 
 if HAS_TRITON:
     import triton
@@ -130,10 +130,11 @@ def row_stats_forward(
     logits_TV = _with_contiguous_rows(logits_TV)
     if backend_for(logits_TV.device) == "torch":
         return _forward_torch(logits_TV, target_T, temperature)
+    refuse_fp64(logits_TV)
     logprob_T, entropy_T, lse_T = (logits_TV.new_empty(T, dtype=torch.float32) for _ in range(3))
     if T:
-        launch: Any = _forward_kernel[(T,)]
         launch(
+            _forward_kernel, (T,), logits_TV.device,
             logits_TV, target_T.contiguous(), logprob_T, entropy_T, lse_T,
             temperature, V, logits_TV.stride(0), BLOCK_V=_block(V), num_warps=8,
         )  # fmt: skip
@@ -171,8 +172,8 @@ def row_stats_backward(
     N = T if rows_N is None else rows_N.numel()
     dlogits_TV = torch.empty((N, V), dtype=dtype, device=logits_TV.device)
     if N:
-        launch: Any = _backward_kernel[(N,)]
         launch(
+            _backward_kernel, (N,), logits_TV.device,
             logits_TV, target_T.contiguous(), lse_T, entropy_T, g_T.contiguous(),
             None if h_T is None else h_T.contiguous(), rows_N, dlogits_TV,
             temperature, V, logits_TV.stride(0), dlogits_TV.stride(0),

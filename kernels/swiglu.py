@@ -18,7 +18,7 @@ from torch import Tensor
 
 from r1ci_engine.errors import DataError
 
-from .dispatch import HAS_TRITON, backend_for
+from .dispatch import HAS_TRITON, backend_for, launch, refuse_fp64
 from .rms_norm import as_rows
 
 BLOCK = 2048
@@ -80,13 +80,15 @@ def swiglu_reference(gate_TW: Tensor, up_TW: Tensor) -> Tensor:
 def swiglu(gate_TW: Tensor, up_TW: Tensor) -> Tensor:
     """silu(`gate_TW`) times `up_TW`, of one shape and type (bf16, fp16 or fp32); any strides.
 
-    Differentiable in both. Raises DataError when shapes or types differ.
+    Differentiable in both. Raises DataError when shapes or types differ, and for fp64 on the Triton
+    path.
     """
-    if gate_TW.shape != up_TW.shape or gate_TW.dtype != up_TW.dtype:
+    if not gate_TW.ndim or gate_TW.shape != up_TW.shape or gate_TW.dtype != up_TW.dtype:
         found = " and ".join(f"`{tuple(x.shape)}` of `{x.dtype}`" for x in (gate_TW, up_TW))
-        raise DataError(f"gate and up projection are {found}, expected one shape and type")
+        raise DataError(f"gate and up projection are {found}, expected one shape [..., W] and type")
     if backend_for(gate_TW.device) == "torch":
         return _silu(gate_TW) * up_TW
+    refuse_fp64(gate_TW)
     return _forward(gate_TW, up_TW)
 
 
@@ -117,13 +119,15 @@ class _SiluOfSlices(torch.autograd.Function):
 @torch.library.custom_op("r1ci::swiglu", mutates_args=())
 def _forward(gate_TW: Tensor, up_TW: Tensor) -> Tensor:
     y_TW = _like_forward(gate_TW, up_TW)
-    gate_TW, up_TW = as_rows(gate_TW), as_rows(up_TW)
     if y_TW.numel():
+        gate_TW, up_TW = as_rows(gate_TW), as_rows(up_TW)
         W = gate_TW.shape[1]
-        launch: Any = _forward_kernel[_grid(gate_TW)]
         launch(
-            gate_TW, up_TW, y_TW, W, gate_TW.stride(0), up_TW.stride(0), BLOCK_W=BLOCK, num_warps=4
-        )
+            _forward_kernel, _grid(gate_TW), gate_TW.device,
+            gate_TW, up_TW, y_TW,
+            W, gate_TW.stride(0), up_TW.stride(0),
+            BLOCK_W=BLOCK, num_warps=4,
+        )  # fmt: skip
     return y_TW
 
 
@@ -136,11 +140,11 @@ def _like_forward(gate_TW: Tensor, up_TW: Tensor) -> Tensor:
 def _backward(dy_TW: Tensor, gate_TW: Tensor, up_TW: Tensor) -> tuple[Tensor, Tensor]:
     """(dgate_TW, dup_TW)."""
     dgate_TW, dup_TW = _like_backward(dy_TW, gate_TW, up_TW)
-    dy_TW, gate_TW, up_TW = (as_rows(x) for x in (dy_TW, gate_TW, up_TW))
     if dgate_TW.numel():
+        dy_TW, gate_TW, up_TW = (as_rows(x) for x in (dy_TW, gate_TW, up_TW))
         W = gate_TW.shape[1]
-        launch: Any = _backward_kernel[_grid(gate_TW)]
         launch(
+            _backward_kernel, _grid(gate_TW), gate_TW.device,
             dy_TW, gate_TW, up_TW, dgate_TW, dup_TW,
             W, dy_TW.stride(0), gate_TW.stride(0), up_TW.stride(0),
             BLOCK_W=BLOCK, num_warps=4,

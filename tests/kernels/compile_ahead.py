@@ -6,7 +6,7 @@
 The public functions are called at the widths of real models, on a few rows on CPU, with the launch
 replaced: it compiles what was asked for, with the specialisation that the launch would choose, for
 each of `TARGETS`, and runs nothing. So the budget holds what is really launched, and a kernel that
-no call reaches is reported. T is no multiple of 16, as of most packed batches.
+no call reaches is reported. T is 1, a multiple of 16, or neither: a launch tells them apart.
 
 Registers and spilled bytes are the assembler's; shared memory is Triton's; a tensor-core
 instruction is looked for in the PTX. A script of its own, because a process that interprets kernels
@@ -43,7 +43,7 @@ from r1ci_engine.kernels.swiglu import swiglu
 BUDGET = Path(__file__).parents[2] / "kernels" / "budget.json"
 TARGETS = (80, 90, 100)
 TENSOR_CORE = re.compile(r"\b(wgmma\.mma_async|tcgen05\.mma|mma\.sync)\b")
-T = 3
+TOKENS = (1, 3, 16)
 
 
 class Model(NamedTuple):
@@ -64,7 +64,7 @@ MODELS = (
 HEAD_WIDTH = 128
 
 
-def call_everything(model: Model) -> None:
+def call_everything(model: Model, T: int) -> None:
     """Every public function that launches a kernel, forward and backward, in bf16."""
     logits_TV, target_T = torch.zeros(T, model.V), torch.zeros(T, dtype=torch.int64)
     logprob_T, entropy_T, lse_T = row_stats_forward(logits_TV, target_T, 0.9)
@@ -236,7 +236,8 @@ def main() -> None:
     switches: dict[str, set[bool]] = {}
     with compiling(found, launched, switches):
         for model in MODELS:
-            call_everything(model)
+            for T in TOKENS:
+                call_everything(model, T)
     budget = {"triton": triton.__version__, "kernels": found}
     if options.write:
         BUDGET.write_text(as_text(budget))

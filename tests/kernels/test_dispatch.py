@@ -33,11 +33,22 @@ def test_the_choice_is_made_once_and_says_why(caplog: pytest.LogCaptureFixture) 
 
 
 def test_cuda_takes_triton_where_it_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dispatch, "interpreting", lambda: False)
     monkeypatch.setattr(dispatch, "HAS_TRITON", True)
     assert backend_for(CUDA) == "triton"
     dispatch._choose.cache_clear()
     monkeypatch.setattr(dispatch, "HAS_TRITON", False)
     assert backend_for(CUDA) == "torch"
+
+
+def test_the_interpreter_is_never_taken_by_itself(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(dispatch, "HAS_TRITON", True)
+    monkeypatch.setattr(dispatch, "interpreting", lambda: True)
+    with caplog.at_level(logging.INFO, logger="r1ci_engine.kernels"):
+        assert backend_for(CUDA) == "torch"
+    assert "`TRITON_INTERPRET` is set" in caplog.text
 
 
 def test_a_forced_choice_ends_with_its_block() -> None:

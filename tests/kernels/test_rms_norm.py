@@ -183,10 +183,11 @@ def test_a_row_depends_on_itself_alone_and_runs_repeat(backend: str, device: tor
         assert torch.equal(y_TD, whole[0][order]) and torch.equal(dx_TD, whole[1][order])
 
 
-def test_strides_change_nothing_and_inputs_stay(backend: str, device: torch.device) -> None:
-    fused_THD = normal((9, 6, 24), torch.float32, device, seed=3)
+def test_strides_change_nothing_and_inputs_stay(triton_backend: None, device: torch.device) -> None:
+    # Of another width, a GPU reads packed rows in other pieces, and adds them in another order.
+    fused_THD = normal((9, 6, 32), torch.float32, device, seed=3)
     before_THD = fused_THD.clone()
-    weight_D = normal((24,), torch.float32, device, seed=4)
+    weight_D = normal((32,), torch.float32, device, seed=4)
     slope = torch.ones((), device=device)
     for view in (
         fused_THD[:, 1:4],
@@ -256,13 +257,40 @@ def test_differentiating_twice_is_an_error(triton_backend: None, device: torch.d
         torch.autograd.grad(dx_TD.sum(), x_TD)
 
 
-def test_mistakes_are_named(triton_backend: None, device: torch.device) -> None:
+def test_mistakes_are_named(backend: str, device: torch.device) -> None:
     x_TD, weight_D, _ = rows((5, 40), torch.float32, device)
     with pytest.raises(DataError, match=r"expected \[..., D\] and \[D\]"):
         rms_norm(x_TD, weight_D[1:], EPS)
     with pytest.raises(DataError, match="the residual is"):
         add_rms_norm(x_TD, x_TD[:1], weight_D, EPS)
-    with pytest.raises(DataError, match="the residual is"):
-        add_rms_norm(x_TD, x_TD.half(), weight_D, EPS)
-    with pytest.raises(DataError, match="eps is `0"):
-        rms_norm(x_TD, weight_D, 0.0)
+    for eps in (0.0, -1e-6, float("nan")):
+        with pytest.raises(DataError, match=f"eps is `{eps}"):
+            rms_norm(x_TD, weight_D, eps)
+
+
+def test_fp64_is_not_rounded_quietly(backend: str, device: torch.device) -> None:
+    x_TD, weight_D, _ = rows((5, 40), torch.float64, device)
+    if backend == "torch":
+        assert rms_norm(x_TD, weight_D, EPS).dtype == torch.float64
+        return
+    with pytest.raises(DataError, match="round to fp32"):
+        rms_norm(x_TD, weight_D, EPS)
+    with pytest.raises(DataError, match="round to fp32"):
+        add_rms_norm(x_TD.float(), x_TD, weight_D, EPS)
+
+
+def test_a_residual_of_another_type_is_added_as_torch_adds(
+    backend: str, device: torch.device
+) -> None:
+    x_TD, weight_D, slope = rows((5, 40), torch.float16, device)
+    residual_TD = normal((5, 40), torch.float32, device, seed=9)
+    slopes = (slope, slope.flip(0))
+    for inputs in ((x_TD, residual_TD, weight_D), (residual_TD, x_TD, weight_D)):
+        found = outcome(lambda *x: add_rms_norm(*x, EPS), inputs, slopes)
+        expected = outcome(lambda *x: add_rms_norm_reference(*x, EPS), inputs, slopes)
+        for one, other in zip(found, expected, strict=True):
+            assert one.dtype == other.dtype and other.abs().max() > 0.1
+            torch.testing.assert_close(
+                one, other, rtol=2e-3 if one.dtype == torch.half else 1e-5, atol=1e-5
+            )
+        assert found[1].dtype == torch.float32 and found[2].dtype == inputs[0].dtype

@@ -162,7 +162,7 @@ def test_differentiating_twice_is_an_error(triton_backend: None, device: torch.d
 
 def test_mistakes_are_named(backend: str, device: torch.device) -> None:
     gate, up, _ = projections((5, 37), torch.float32, device)
-    with pytest.raises(DataError, match="expected one shape and type"):
+    with pytest.raises(DataError, match="expected one shape"):
         swiglu(gate, up[:, 1:])
-    with pytest.raises(DataError, match="expected one shape and type"):
+    with pytest.raises(DataError, match="expected one shape"):
         swiglu(gate, up.half())
