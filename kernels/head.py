@@ -12,6 +12,8 @@ Invariant: on CPU the results of a row have the same bits whatever rows stand be
 however they are chunked, because each product has a multiple of `ROW_MULTIPLE` rows.
 """
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -28,7 +30,7 @@ With several threads some shapes still change with the number of rows; MKL_CBWR=
 environment of the process ends that, at no measurable cost.
 """
 
-CUDA_CHUNK_BYTES = 2 << 30
+CUDA_CHUNK_BYTES = 2_000_000_000
 """Thousands of rows per chunk at a real head: fewer would starve the products of work."""
 
 CPU_CHUNK_BYTES = 256 << 20
@@ -42,6 +44,10 @@ CPU_CHUNK_ROWS = 256
 TILE_ROWS, TILE_COLUMNS = 128, 256
 """The output tile that cuBLAS takes for large products on Hopper, as far as is known."""
 
+SUM_ROWS = 1064
+"""Each chunk reads and writes the fp32 sum of dweight, 8 D V bytes, as slow as the dhidden product
+of so many rows, 2 D V each: an H100 at 798 TFLOP/s and 3.0 TB/s. Not measured with this code."""
+
 
 def check_head(
     hidden_TD: Tensor,
@@ -52,9 +58,11 @@ def check_head(
 ) -> None:
     """Raises DataError unless rows, head and targets belong together."""
     check_rows(hidden_TD, target_T, temperature)
-    if weight_VD.ndim != 2 or weight_VD.shape[1] != hidden_TD.shape[1]:
+    if weight_VD.ndim != 2 or weight_VD.shape[1] != hidden_TD.shape[1] or not len(weight_VD):
         shapes = f"`{tuple(hidden_TD.shape)}` and `{tuple(weight_VD.shape)}`"
-        raise DataError(f"hidden rows and head weight have shapes {shapes}, not [T, D] and [V, D]")
+        raise DataError(
+            f"hidden rows and head weight have shapes {shapes}, expected [T, D] and [V, D], V > 0"
+        )
     if weight_VD.dtype != hidden_TD.dtype:
         types = f"`{hidden_TD.dtype}` and `{weight_VD.dtype}`"
         raise DataError(
@@ -74,8 +82,7 @@ def default_chunk_bytes(device: torch.device) -> int:
 def plan_chunks(hidden_TD: Tensor, V: int, chunk_bytes: int) -> tuple[int, bool]:
     """(rows per chunk, whether backward may find all logits kept) within `chunk_bytes`.
 
-    On CUDA the rows are those, between half of what the budget allows and all of it, whose
-    dhidden product leaves the fewest processors idle in its last wave of tiles.
+    On CUDA they are a number of rows that costs least per row: see `cheapest_rows`.
     """
     T, D = hidden_TD.shape
     width = max(4, hidden_TD.element_size())  # logits are fp32 (or fp64)
@@ -83,28 +90,33 @@ def plan_chunks(hidden_TD: Tensor, V: int, chunk_bytes: int) -> tuple[int, bool]
         per_row = V * (width + hidden_TD.element_size())  # logits, dlogits
         rows = chunk_bytes // per_row
         if rows >= T:
-            return max(ROW_MULTIPLE, rows // ROW_MULTIPLE * ROW_MULTIPLE), True
+            return max(ROW_MULTIPLE, -(-T // ROW_MULTIPLE) * ROW_MULTIPLE), True
         if hidden_TD.is_cuda:
             processors = torch.cuda.get_device_properties(hidden_TD.device).multi_processor_count
-            rows = full_waves(rows, D, processors)
+            rows = cheapest_rows(rows, D, processors)
         keep = False
     else:
         per_row = V * width * 4  # logits, scaled logits, exponentials, dlogits
-        cached = max(CPU_CHUNK_ROWS, CPU_CACHE_BYTES // per_row)
-        rows = min(chunk_bytes // per_row, cached)
+        rows = chunk_bytes // per_row
+        if hidden_TD.is_cpu:
+            rows = min(rows, max(CPU_CHUNK_ROWS, CPU_CACHE_BYTES // per_row))
         keep = T * V * width + rows * per_row <= chunk_bytes
     return max(ROW_MULTIPLE, rows // ROW_MULTIPLE * ROW_MULTIPLE), keep
 
 
-def full_waves(rows: int, D: int, processors: int) -> int:
-    """The multiple of `TILE_ROWS` in (rows / 2, rows] that fills its waves best, or `rows`."""
+def cheapest_rows(rows: int, D: int, processors: int) -> int:
+    """The multiple of `TILE_ROWS` up to `rows` with the least cost per row, or `rows`.
 
-    def filled(candidate: int) -> float:
+    What a chunk costs beside its logits: its dhidden product, whose last wave of tiles leaves some
+    processors idle, and a pass over the sum of dweight.
+    """
+
+    def cost(candidate: int) -> float:
         tiles = -(-candidate // TILE_ROWS) * -(-D // TILE_COLUMNS)
-        return tiles / (-(-tiles // processors) * processors)
+        filled = tiles / (-(-tiles // processors) * processors)
+        return 1 / filled + SUM_ROWS / candidate
 
-    candidates = range(rows // TILE_ROWS * TILE_ROWS, rows // 2, -TILE_ROWS)
-    return max(candidates, key=filled, default=rows)
+    return min(range(rows // TILE_ROWS * TILE_ROWS, 0, -TILE_ROWS), key=cost, default=rows)
 
 
 def spans(T: int, rows: int) -> list[slice]:
@@ -189,6 +201,49 @@ def gradients_like(
         made.append(x.new_empty(x.shape if wants else (0,), dtype=dtype))
     dhidden_TD, dweight_VD, dbias_V = made
     return dhidden_TD, dweight_VD, dbias_V
+
+
+@torch.library.custom_op("r1ci::scale_head_gradients", mutates_args=())
+def scale_gradients(
+    slope: Tensor,
+    dhidden_TD: Tensor,
+    dweight_VD: Tensor,
+    dbias_V: Tensor,
+    hidden_TD: Tensor,
+    weight_VD: Tensor,
+    bias_V: Tensor | None,
+    wanted: list[bool],
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The gradients times `slope`, rounded to the types of what they belong to.
+
+    It takes the operands too, although it does not read them: whoever differentiates a second
+    time is thereby told that this operator cannot be, instead of finding zeros.
+    """
+    made = gradients_like(hidden_TD, weight_VD, bias_V, wanted, summed=False)
+    for gradient, out in zip((dhidden_TD, dweight_VD, dbias_V), made, strict=True):
+        _multiply(gradient, slope, out)
+    return made
+
+
+def _multiply(gradient: Tensor, slope: Tensor, out: Tensor) -> None:
+    """out = gradient * slope in fp32 at least, rounded once, without a copy in fp32.
+
+    On CUDA a factor without an axis would first be rounded to the gradient's type. On CPU one
+    with an axis would take a copy.
+    """
+    torch.mul(gradient, slope.reshape(1) if slope.is_cuda else slope, out=out)
+
+
+@scale_gradients.register_fake
+def _like_scale(slope: Tensor, *others: Any) -> tuple[Tensor, Tensor, Tensor]:
+    return gradients_like(*others[3:], summed=False)
+
+
+def scale_(gradient: Tensor, slope: Tensor, like: Tensor) -> Tensor:
+    """gradient * slope in the type of `like`: in place, or at once in another type."""
+    out = gradient if gradient.dtype == like.dtype else torch.empty_like(gradient, dtype=like.dtype)
+    _multiply(gradient, slope, out)
+    return out
 
 
 def sum_dtype(x: Tensor) -> torch.dtype:

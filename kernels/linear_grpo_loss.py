@@ -16,9 +16,12 @@ before any slope, so it looks at all rows first and then again at those that hav
 `token_loss` in every case, as in the reference.
 
 Backward multiplies the gradients by that of the loss, in place, after they were rounded to the
-operands' type: once, that is, and differentiating twice is an error too. fp16 has few exponents,
-so its gradients are made for weights of at most 1 and scaled together with that. The operator is
-opaque to `torch.compile`.
+operands' type: once, that is, and differentiating twice is an error too. Under `torch.compile`, to
+which the operator is opaque, and where a graph of backward is wanted, it makes new ones instead.
+Until backward a loss holds its gradients, the head's in fp32: call backward before the next loss.
+
+fp16 has few exponents, so its gradients are made for weights of at most 1 and scaled together with
+that. A ratio beyond 10^4 still leaves them: `clip_dual` bounds it.
 """
 
 from typing import Any, NamedTuple
@@ -38,6 +41,8 @@ from .head import (
     head_logits,
     part_of,
     plan_chunks,
+    scale_,
+    scale_gradients,
     sum_dtype,
 )
 from .linear_logprob import linear_logprob_reference
@@ -143,7 +148,10 @@ def linear_cross_entropy(
 IMITATION = PolicyLoss(variant="cispo")
 
 
-@torch.library.custom_op("r1ci::linear_policy_loss", mutates_args=())
+# How many rows enter is data, which a captured CUDA graph could not ask for.
+@torch.library.custom_op(
+    "r1ci::linear_policy_loss", mutates_args=(), tags=(torch.Tag.cudagraph_unsafe,)
+)
 def _loss_and_gradients(
     hidden_TD: Tensor,
     weight_VD: Tensor,
@@ -231,9 +239,9 @@ def _one_pass(
     gradients: HeadGradients,
 ) -> None:
     learning_T = may_learn(tokens, loss) & any(gradients.wanted)
-    # Without either of these nothing else could stop a row that may learn.
-    held = loss.kl_coef > 0 or loss.entropy_coef > 0
-    may_stop = not held and (tokens.old_N is not None or loss.mismatch == "icepop")
+    # Whether one of these rows can turn out to have no slope; to look takes a synchronisation.
+    clipped = tokens.old_N is not None or loss.mismatch == "icepop"
+    may_stop = loss.entropy_coef == 0 and (clipped or loss.kl_coef > 0)
     for C in chunks_where(learning_T, head.rows):
         logits_CV = head.logits(C)
         stats.look(C, logits_CV, head)
@@ -263,9 +271,11 @@ def _two_passes(
     for C in chunks_where(entering_T, head.rows):
         stats.look(C, head.logits(C), head)
     rows_N = entering_T.nonzero().squeeze(-1)
-    stats.term_T[rows_N], g_N, h_N = _slopes(stats, rows_N, tokens, loss, unit)
     if not any(gradients.wanted):
+        logprob_N, entropy_N = stats.logprob_T[rows_N], stats.entropy_T[rows_N]
+        stats.term_T[rows_N] = token_loss(logprob_N, entropy_N, tokens.at(rows_N), loss)
         return
+    stats.term_T[rows_N], g_N, h_N = _slopes(stats, rows_N, tokens, loss, unit)
     g_T, h_T = torch.zeros_like(stats.term_T), torch.zeros_like(stats.term_T)
     g_T[rows_N] = g_N
     if h_N is not None:
@@ -328,33 +338,6 @@ def _like_loss_and_gradients(
     return loss, logprob_T, entropy_T, unit, *gradients
 
 
-@torch.library.custom_op("r1ci::scale_head_gradients", mutates_args=())
-def _scale(
-    slope: Tensor,
-    dhidden_TD: Tensor,
-    dweight_VD: Tensor,
-    dbias_V: Tensor,
-    hidden_TD: Tensor,
-    weight_VD: Tensor,
-    bias_V: Tensor | None,
-    wanted: list[bool],
-) -> tuple[Tensor, Tensor, Tensor]:
-    """The gradients times `slope`, rounded to the types of what they belong to.
-
-    It takes the operands too, although it does not read them: whoever differentiates a second
-    time is thereby told that this operator cannot be, instead of finding zeros.
-    """
-    made = gradients_like(hidden_TD, weight_VD, bias_V, wanted, summed=False)
-    for gradient, out in zip((dhidden_TD, dweight_VD, dbias_V), made, strict=True):
-        torch.mul(gradient, slope, out=out)  # rounds on the way: no fp32 copy
-    return made
-
-
-@_scale.register_fake
-def _like_scale(slope: Tensor, *others: Any) -> tuple[Tensor, Tensor, Tensor]:
-    return gradients_like(*others[3:], summed=False)
-
-
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     hidden_TD, weight_VD, bias_V = inputs[:3]
     ctx.save_for_backward(*output[3:], hidden_TD, weight_VD, bias_V)
@@ -373,22 +356,16 @@ def _differentiate(ctx: Any, slope: Tensor | None, *_: Any) -> tuple[Any, ...]:
         )
     unit, *sums, hidden_TD, weight_VD, bias_V = ctx.saved_tensors
     slope = slope * unit
-    # A trace may change nothing in place, and what is differentiated again needs `_scale`.
+    # A trace may change nothing in place, and what is differentiated again needs the operator.
     if type(slope) is not Tensor or torch.is_grad_enabled():
-        gradients = _scale(slope, *sums, hidden_TD, weight_VD, bias_V, ctx.wanted)
+        gradients = scale_gradients(slope, *sums, hidden_TD, weight_VD, bias_V, ctx.wanted)
     else:
         ctx.handed_over = True
-        gradients = [_scaled_(x, slope, like) for x, like in zip(
+        gradients = [scale_(x, slope, like) for x, like in zip(
             sums, (hidden_TD, weight_VD, weight_VD if bias_V is None else bias_V), strict=True
         )]  # fmt: skip
     chosen = (x if wants else None for x, wants in zip(gradients, ctx.wanted, strict=True))
     return *chosen, *nothing
-
-
-def _scaled_(gradient: Tensor, slope: Tensor, like: Tensor) -> Tensor:
-    """gradient * slope in the type of `like`: in place, or at once in another type."""
-    out = gradient if gradient.dtype == like.dtype else torch.empty_like(gradient, dtype=like.dtype)
-    return torch.mul(gradient, slope, out=out)
 
 
 _loss_and_gradients.register_autograd(_differentiate, setup_context=_setup)

@@ -66,7 +66,8 @@ def linear_logprob(
     `hidden_TD` is the one that predicts `target_T[t]`: leave out rows whose token has no loss. Of
     a padded vocabulary hand over `weight_VD[:tokens]`: what is left out has no probability and a
     gradient of 0. `chunk_bytes` bounds the working memory of forward and of backward, beyond the
-    gradients themselves (default: 2 GiB on CUDA, 256 MiB elsewhere; never less than 16 rows).
+    gradients themselves (default: 2 GB on CUDA, 256 MiB elsewhere; never less than 16 rows); on CPU
+    a head of 16 bits is widened beside it.
 
     Raises DataError on shapes, types or a temperature that cannot be meant.
     """
@@ -120,7 +121,10 @@ def _like_forward(
     return logprob_T, entropy_T, lse_T, hidden_TD.new_empty(T if keep else 0, V, dtype=dtype)
 
 
-@torch.library.custom_op("r1ci::linear_logprob_backward", mutates_args=())
+# How many rows carry gradient is data, which a captured CUDA graph could not ask for.
+@torch.library.custom_op(
+    "r1ci::linear_logprob_backward", mutates_args=(), tags=(torch.Tag.cudagraph_unsafe,)
+)
 def _backward(
     g_T: Tensor | None,
     h_T: Tensor | None,
