@@ -114,7 +114,7 @@ def _invariance(model: str, name: str, N: int, K: int, bench: Bench) -> list[dic
         about = {"model": model, "weight": name, "N": N, "K": K, "product": label}
         row = about | _differences(product, x_MK, weight_NK, rows)
         shown = ", ".join(f"{M}: {count}" for M, count in row["differing"].items())
-        print(f"  {model:>4} {name:<8} {label:<16} {shown or row['failure']}", flush=True)
+        print(f"  {model:>4} {name:<8} {label:<28} {shown or row['failure']}", flush=True)
         found.append(row)
     return found
 
@@ -138,34 +138,45 @@ def _products_of(name: str, bench: Bench) -> dict[str, Product]:
     def plain(x_MK: Tensor, weight_NK: Tensor) -> Tensor:
         return x_MK @ weight_NK.T
 
-    def unsplit(x_MK: Tensor, weight_NK: Tensor) -> Tensor:
-        with without_split_k():
-            return x_MK @ weight_NK.T
-
     def longer(x_MK: Tensor, weight_NK: Tensor) -> Tensor:
         return torch.mm(x_MK, weight_NK.T, out_dtype=torch.float32)
 
     ways: dict[str, Product] = {"as it comes": plain}
     if bench.on_gpu:
-        ways["without split-k"] = unsplit
-        if name == "head":
+        ways["without split-k"] = _unsplit(plain)
+        if name == "head":  # the operator's own product
             ways["fp32 result"] = longer
+            ways["fp32 result, without split-k"] = _unsplit(longer)
     return ways
+
+
+def _unsplit(product: Product) -> Product:
+    def call(x_MK: Tensor, weight_NK: Tensor) -> Tensor:
+        with without_split_k():
+            return product(x_MK, weight_NK)
+
+    return call
 
 
 @contextmanager
 def without_split_k() -> Iterator[None]:
-    """Products whose inner dimension is not cut in parts that are summed later."""
+    """Products whose inner dimension is not cut in parts that are summed later.
+
+    Torch asks that of cuBLASLt only: under cuBLAS, its default, the same setting is an error.
+    """
     matmul: Any = torch.backends.cuda.matmul
-    before = (
+    reduction = (
         matmul.allow_bf16_reduced_precision_reduction,
         matmul.allow_bf16_reduced_precision_reduction_split_k,
     )
-    matmul.allow_bf16_reduced_precision_reduction = (False, False)
+    library = torch.backends.cuda.preferred_blas_library()
     try:
+        torch.backends.cuda.preferred_blas_library("cublaslt")
+        matmul.allow_bf16_reduced_precision_reduction = (False, False)
         yield
     finally:
-        matmul.allow_bf16_reduced_precision_reduction = before
+        matmul.allow_bf16_reduced_precision_reduction = reduction
+        torch.backends.cuda.preferred_blas_library(library)
 
 
 def _differences(

@@ -131,6 +131,7 @@ def test_what_only_a_gpu_runs_is_run_dry(tmp_path: Path) -> None:
         "as it comes",
         "without split-k",
         "fp32 result",
+        "fp32 result, without split-k",
     }
     assert all(row["failure"] is None for row in report["invariance"])
 
