@@ -6,7 +6,8 @@
 The public functions are called at the widths of real models, on a few rows on CPU, with the launch
 replaced: it compiles what was asked for, with the specialisation that the launch would choose, for
 each of `TARGETS`, and runs nothing. So the budget holds what is really launched, and a kernel that
-no call reaches is reported. T is 1, a multiple of 16, or neither: a launch tells them apart.
+no call reaches is reported. T is 1, a multiple of 16, or neither: a launch tells them apart. bf16
+is what the engine trains in; fp16, fp32 and a vocabulary of odd size are compiled at one width.
 
 Registers and spilled bytes are the assembler's; shared memory is Triton's; a tensor-core
 instruction is looked for in the PTX. A script of its own, because a process that interprets kernels
@@ -20,9 +21,10 @@ import json
 import pkgutil
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
+from types import ModuleType
 from typing import Any, NamedTuple
 
 import torch
@@ -32,12 +34,13 @@ from torch import Tensor
 from triton import JITFunction, knobs
 from triton.backends.compiler import GPUTarget
 from triton.runtime import driver
+from triton.runtime.jit import KernelInterface
 
 import r1ci_engine.kernels as kernels
 from r1ci_engine.kernels import dispatch, force_backend, kv_cache_write_
 from r1ci_engine.kernels.rms_norm import add_rms_norm, rms_norm
 from r1ci_engine.kernels.rope import rope
-from r1ci_engine.kernels.row_stats import row_stats_backward, row_stats_forward
+from r1ci_engine.kernels.row_stats import row_stats, row_stats_backward, row_stats_forward
 from r1ci_engine.kernels.swiglu import swiglu
 
 BUDGET = Path(__file__).parents[2] / "kernels" / "budget.json"
@@ -61,32 +64,36 @@ MODELS = (
     Model(D=3584, V=152_064, H=28, K=4, W=18_944),
     Model(D=5120, V=152_064, H=40, K=8, W=13_824),
 )
+ODD = Model(D=3584, V=151_665, H=28, K=4, W=18_944)
 HEAD_WIDTH = 128
 
 
-def call_everything(model: Model, T: int) -> None:
-    """Every public function that launches a kernel, forward and backward, in bf16."""
+def call_everything(model: Model, T: int, dtype: torch.dtype = torch.bfloat16) -> None:
+    """Every public function that launches a kernel, forward and backward."""
     logits_TV, target_T = torch.zeros(T, model.V), torch.zeros(T, dtype=torch.int64)
+    backward(*row_stats(leaf(T, model.V, dtype=dtype), target_T, 0.9))
     logprob_T, entropy_T, lse_T = row_stats_forward(logits_TV, target_T, 0.9)
     for h_T in (None, entropy_T):
         for rows_N in (None, target_T):
             row_stats_backward(
-                logits_TV, target_T, lse_T, entropy_T, logprob_T, h_T, 0.9, torch.bfloat16, rows_N
+                logits_TV, target_T, lse_T, entropy_T, logprob_T, h_T, 0.9, dtype, rows_N
             )
     for D in (model.D, HEAD_WIDTH):  # hidden rows, and heads that are normed one by one
-        weight_D = leaf(D)
-        backward(rms_norm(leaf(T, D), weight_D, 1e-6))
-        backward(*add_rms_norm(leaf(T, D), leaf(T, D), weight_D, 1e-6))
-    q_THD, k_TKD = leaf(T, model.H, HEAD_WIDTH), leaf(T, model.K, HEAD_WIDTH)
+        x_TD, residual_TD, weight_D = (
+            leaf(*shape, dtype=dtype) for shape in ((T, D), (T, D), (D,))
+        )
+        backward(rms_norm(x_TD, weight_D, 1e-6))
+        backward(*add_rms_norm(x_TD, residual_TD, weight_D, 1e-6))
+    q_THD, k_TKD = (leaf(T, heads, HEAD_WIDTH, dtype=dtype) for heads in (model.H, model.K))
     cos_TF, sin_TF = torch.zeros(2, T, HEAD_WIDTH // 2)
     backward(*rope(q_THD, k_TKD, cos_TF, sin_TF))
-    backward(swiglu(leaf(T, model.W), leaf(T, model.W)))
+    backward(swiglu(leaf(T, model.W, dtype=dtype), leaf(T, model.W, dtype=dtype)))
     new_TKD, cache_NKD = k_TKD.detach(), k_TKD.detach().clone()
     kv_cache_write_(new_TKD, new_TKD, torch.arange(T), cache_NKD, cache_NKD)
 
 
-def leaf(*shape: int) -> Tensor:
-    return torch.zeros(shape, dtype=torch.bfloat16, requires_grad=True)
+def leaf(*shape: int, dtype: torch.dtype) -> Tensor:
+    return torch.zeros(shape, dtype=dtype, requires_grad=True)
 
 
 def backward(*results: Tensor) -> None:
@@ -132,7 +139,7 @@ def compiling(
             by_target = by_configuration.setdefault(configuration(compiled), {})
             target, usage = f"sm_{device.architecture}", usage_of(compiled, log.getvalue())
             known = by_target.setdefault(target, usage)
-            # They differ in nothing but what is a multiple of 16: the worse figure counts.
+            # They differ in nothing but which are multiples of 16: the worse figure counts.
             for part in ("registers", "spill_bytes", "shared_bytes"):
                 known[part] = max(known[part], usage[part])
 
@@ -153,11 +160,14 @@ def name_of(kernel: JITFunction) -> str:
 
 
 def configuration(compiled: Any) -> str:
-    """Types of the tensors, compile-time values, warps."""
+    """Types of the tensors, compile-time values, arguments that are multiples of 16, warps."""
     source = compiled.src
-    types = dict.fromkeys(t.removeprefix("*") for t in source.signature.values() if t[0] == "*")
+    types = [t.removeprefix("*") for t in source.signature.values() if t[0] == "*"]
     settings = (f"{name}={value}" for name, value in constants(compiled).items())
-    return " ".join([*types, *settings, f"warps={compiled.metadata.num_warps}"])
+    multiples = sum(["tt.divisibility", 16] in marks for marks in source.attrs.values())
+    return " ".join(
+        [*types, *settings, f"of16={multiples}", f"warps={compiled.metadata.num_warps}"]
+    )
 
 
 def constants(compiled: Any) -> dict[str, Any]:
@@ -179,16 +189,22 @@ def usage_of(compiled: Any, log: str) -> dict[str, Any]:
     }
 
 
-def never_launched(launched: set[JITFunction]) -> list[str]:
-    """Kernels of the package that no call reached; what a kernel calls counts as reached."""
+def never_launched(launched: set[JITFunction], modules: Iterable[ModuleType]) -> list[str]:
+    """Kernels of the modules that no call reached; what a kernel calls counts as reached."""
     reached = {name for kernel in launched for name in kernel.fn.__code__.co_names}
     missing = set()
-    for module in pkgutil.iter_modules(kernels.__path__):
-        members = vars(importlib.import_module(f"{kernels.__name__}.{module.name}"))
-        for name, value in members.items():
+    for module in modules:
+        for name, value in vars(module).items():
+            while isinstance(value, KernelInterface) and not isinstance(value, JITFunction):
+                value = value.fn  # below an autotuner or a heuristic
             if isinstance(value, JITFunction) and value not in launched and name not in reached:
                 missing.add(name_of(value))
     return sorted(missing)
+
+
+def modules_of(package: ModuleType) -> Iterator[ModuleType]:
+    for module in pkgutil.iter_modules(package.__path__):
+        yield importlib.import_module(f"{package.__name__}.{module.name}")
 
 
 @triton.jit
@@ -200,7 +216,7 @@ def _product_kernel(a, b, c, BLOCK: tl.constexpr):
 
 
 @triton.jit
-def _hoarding_kernel(x, y, BLOCK: tl.constexpr):
+def _hoarding_kernel(x, y, BLOCK: tl.constexpr, SQUARED: tl.constexpr):
     """Holds more values per thread than there are registers, all needed until the end."""
     place = tl.arange(0, BLOCK)
     held = tl.load(x + place)
@@ -208,14 +224,32 @@ def _hoarding_kernel(x, y, BLOCK: tl.constexpr):
     tl.store(y + place, held * total)
 
 
+@triton.autotune([triton.Config({}, num_warps=4)], key=[])
+@triton.jit
+def _forgotten_kernel(x, SWITCH: tl.constexpr):
+    """No call reaches it, and it hides below an autotuner."""
+    tl.store(x, 0.0)
+
+
 def probe() -> dict[str, Any]:
-    """What a product and a hoarder are found to use: the search must find what there is."""
+    """What a product and a hoarder use, what is never launched: the search must find what there is.
+
+    One kernel is launched with one value of its switch.
+    """
     found: dict[str, Any] = {}
+    launched: set[JITFunction] = set()
+    switches: dict[str, set[bool]] = {}
     a, c = torch.zeros(128, 128, dtype=torch.bfloat16), torch.zeros(128, 128)
-    with compiling(found, set(), {}):
+    with compiling(found, launched, switches):
         _product_kernel[(1,)](a, a, c, BLOCK=128, num_warps=4)
-        _hoarding_kernel[(1,)](c, c, BLOCK=16_384, num_warps=1)
-    return {name: next(iter(cases.values())) for name, cases in found.items()}
+        _hoarding_kernel[(1,)](c, c, BLOCK=16_384, SQUARED=False, num_warps=1)
+    usage = {name: next(iter(cases.values())) for name, cases in found.items()}
+    missing = never_launched(launched, [sys.modules[__name__]])
+    return {"usage": usage, "never_launched": missing, "one_way_only": one_way_only(switches)}
+
+
+def one_way_only(switches: dict[str, set[bool]]) -> list[str]:
+    return [name for name, values in switches.items() if len(values) < 2]
 
 
 def as_text(budget: dict[str, Any]) -> str:
@@ -238,12 +272,15 @@ def main() -> None:
         for model in MODELS:
             for T in TOKENS:
                 call_everything(model, T)
+        call_everything(ODD, TOKENS[1])
+        for dtype in (torch.float16, torch.float32):
+            call_everything(ODD, TOKENS[1], dtype)
     budget = {"triton": triton.__version__, "kernels": found}
     if options.write:
         BUDGET.write_text(as_text(budget))
         return
-    budget["one_way_only"] = [name for name, values in switches.items() if len(values) < 2]
-    budget |= {"never_launched": never_launched(launched), "probes": probe()}
+    budget["one_way_only"] = one_way_only(switches)
+    budget |= {"never_launched": never_launched(launched, modules_of(kernels)), "probes": probe()}
     sys.stdout.write(as_text(budget))
 
 

@@ -88,7 +88,8 @@ def test_the_row_kernels_leave_products_to_the_library(found: dict[str, Any]) ->
 
 
 def test_spills_and_tensor_cores_are_found_where_there_are_some(found: dict[str, Any]) -> None:
-    product, hoarding = (found["probes"][f"__main__.{name}"] for name in ("product", "hoarding"))
+    usage = found["probes"]["usage"]
+    product, hoarding = (usage[f"__main__.{name}"] for name in ("product", "hoarding"))
     instructions = {target: usage["tensor_core"] for target, usage in product.items()}
     assert instructions == {
         "sm_80": "mma.sync",
@@ -97,6 +98,13 @@ def test_spills_and_tensor_cores_are_found_where_there_are_some(found: dict[str,
     }
     assert all(usage["shared_bytes"] >= 64 << 10 for usage in product.values())
     assert all(usage["spill_bytes"] > 1000 for usage in hoarding.values())
+
+
+def test_kernels_that_nothing_calls_and_switches_never_turned_are_found(
+    found: dict[str, Any],
+) -> None:
+    assert found["probes"]["never_launched"] == ["__main__.forgotten"]
+    assert found["probes"]["one_way_only"] == ["__main__.hoarding SQUARED"]
 
 
 def example() -> dict[str, Any]:
