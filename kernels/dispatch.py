@@ -105,21 +105,25 @@ def interpreting() -> bool:
 
 @cache  # looking into the environment takes as long as a small kernel, and each one asks
 def _choose(device: torch.device) -> Backend:
+    backend, reason = choice(device)
+    _log.info("kernels for %s: %s, because %s", device, backend, reason)
+    return backend
+
+
+def choice(device: torch.device) -> tuple[Backend, str]:
+    """What runs on `device` outside any `force_backend`, and why. Raises as `backend_for` does."""
     forced = _from_environment()
     if forced == "triton":
         _require_triton(device)
     if forced is not None:
-        backend, reason = forced, "`R1CI_KERNELS` says so"
-    elif device.type != "cuda":
-        backend, reason = "torch", f"tensors live on `{device.type}`"
-    elif not HAS_TRITON:
-        backend, reason = "torch", "triton is not installed"
-    elif interpreting():
-        backend, reason = "torch", "`TRITON_INTERPRET` is set: kernels would not be compiled"
-    else:
-        backend, reason = "triton", "tensors live on `cuda`"
-    _log.info("kernels for %s: %s, because %s", device, backend, reason)
-    return backend
+        return forced, "`R1CI_KERNELS` says so"
+    if device.type != "cuda":
+        return "torch", f"tensors live on `{device.type}`"
+    if not HAS_TRITON:
+        return "torch", "triton is not installed"
+    if interpreting():
+        return "torch", "`TRITON_INTERPRET` is set: kernels would not be compiled"
+    return "triton", "tensors live on `cuda`"
 
 
 def _from_environment() -> Backend | None:

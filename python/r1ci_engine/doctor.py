@@ -77,6 +77,7 @@ def examine() -> Examination:
     found.look("disk", _disk, "name a folder that exists")
     found.look("torch", _torch, MEND_INSTALL)
     found.look("triton", lambda: _version("triton"), MEND_INSTALL)
+    found.look("kernels", _kernels, "unset R1CI_KERNELS, or see `r1ci_engine.kernels.dispatch`")
     found.look("extension", _extension, MEND_INSTALL)
     torch = found.facts["torch"]
     found.look("extras", lambda: _extras(bool(torch and torch["gpus"])), MEND_INSTALL)
@@ -178,6 +179,13 @@ def _torch() -> dict[str, Any]:
     elif Path("/dev/nvidia0").exists():
         found["note"] = "there is a GPU that torch cannot use: compare its driver with torch's CUDA"
     return found
+
+
+def _kernels() -> str:
+    torch = import_module("torch")
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    backend, reason = import_module("r1ci_engine.kernels.dispatch").choice(device)
+    return f"{backend}, because {reason}"
 
 
 def _extension() -> str:

@@ -18,6 +18,7 @@ def test_a_healthy_machine_is_ready(capsys: pytest.CaptureFixture[str]) -> None:
     assert found["ready"] is True
     assert found["faults"] == []
     assert found["sandbox"]["exit_reason"] == "ok"
+    assert re.match(r"(torch|triton), because tensors live on", found["kernels"])
     assert {"landlock", "seccomp"} <= set(found["sandbox"]["layers"])
     assert found["torch"]["version"]
     assert found["extras"]["tasks"]["reasoning-gym"] == "0.1.25"
@@ -67,3 +68,11 @@ def test_too_little_protection_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> 
 
 class _Unreachable:
     required = ("moat",)
+
+
+def test_kernels_that_were_asked_for_in_vain_are_a_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("R1CI_KERNELS", "fast")
+    found = examine()
+    assert [fault.what for fault in found.faults] == [
+        "kernels: ConfigError: `R1CI_KERNELS` is `fast`"
+    ]
