@@ -27,6 +27,7 @@ from r1ci_engine.errors import DataError
 from r1ci_engine.kernels import (
     PolicyLoss,
     Tokens,
+    force_backend,
     linear_cross_entropy,
     linear_grpo_loss,
     linear_grpo_loss_reference,
@@ -250,6 +251,29 @@ def test_no_rows_and_no_weights(backend: str, device: torch.device) -> None:
             assert all((found[name] == 0).all() for name in ("dhidden", "dweight", "dbias"))
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.int64])
+@pytest.mark.parametrize("variant", ["grpo", "gspo"])
+def test_tokens_of_any_type_are_taken_as_fp32(
+    variant: Variant, dtype: torch.dtype, backend: str, device: torch.device
+) -> None:
+    """Whether log-probabilities or advantages and weights; the statistics' type is fp32."""
+    inputs, tokens = world(variant, device)
+    fields = ["advantage_N", "weight_N"]
+    if dtype.is_floating_point:
+        fields += ["old_N", "reference_N", "sampler_N"]
+    else:
+        tokens = replace(tokens, weight_N=2 * (tokens.weight_N != 0).float())
+    for names in (fields[:1], fields[1:2], fields[2:]):
+        short = replace(tokens, **{name: getattr(tokens, name).to(dtype) for name in names})
+        wide = replace(tokens, **{name: getattr(short, name).float() for name in names})
+        found, expected = (
+            run(linear_grpo_loss, inputs, each, full_loss(variant)) for each in (short, wide)
+        )
+        for name, value in expected.items():
+            assert value.abs().max() > 0 and found[name].dtype == torch.float32
+            assert torch.equal(found[name], value), (names, name)
+
+
 @pytest.mark.parametrize("chunk_bytes", BUDGETS)
 def test_cross_entropy_is_the_same_operator(
     chunk_bytes: int | None, backend: str, device: torch.device
@@ -302,3 +326,16 @@ def test_mistakes_are_named(device: torch.device) -> None:
         linear_grpo_loss(hidden_TD, weight_VD, target_T, alone, PolicyLoss("gspo"))
     with pytest.raises(DataError, match="bias"):
         linear_grpo_loss(hidden_TD, weight_VD, target_T, tokens, PolicyLoss(), bias_V=bias_V[1:])
+    with pytest.raises(DataError, match="V > 0"):
+        linear_grpo_loss(hidden_TD, weight_VD[:0], target_T, tokens, PolicyLoss())
+
+
+@pytest.mark.parametrize("variant", ["grpo", "gspo"])
+def test_triton_refuses_fp64(variant: Variant, triton_backend: None, device: torch.device) -> None:
+    """It would round it to fp32 unasked."""
+    inputs, tokens = in_fp64(*world(variant, device))
+    with pytest.raises(DataError, match="float64") as refused:
+        run(linear_grpo_loss, inputs, tokens, full_loss(variant))
+    assert "torch" in (refused.value.hint or "")
+    with force_backend("torch"):
+        assert run(linear_grpo_loss, inputs, tokens, full_loss(variant))["loss"] != 0

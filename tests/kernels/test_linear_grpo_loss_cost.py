@@ -1,14 +1,22 @@
 """What the fused loss costs: rows that need no product, and memory that does not grow with rows."""
 
 import sys
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 from allocations import peak_bytes
 from loss_world import (
+    BUDGETS,
+    TEMPERATURE,
+    VARIANTS,
     V,
     agree,
+    error,
+    full_loss,
+    in_fp64,
     reference,
     repeated,
     run,
@@ -23,7 +31,7 @@ from r1ci_engine.kernels import (
     linear_grpo_loss_reference,
 )
 from r1ci_engine.kernels import linear_grpo_loss as module_function
-from r1ci_engine.kernels.head import ROW_MULTIPLE
+from r1ci_engine.kernels.head import ROW_MULTIPLE, HeadGradients
 from r1ci_engine.kernels.policy_loss import Variant, may_learn
 
 
@@ -61,6 +69,114 @@ def test_rows_that_cannot_learn_cost_no_backward(
     assert silent_T.any() and not learns_T[silent_T].any()
     assert (found["logprob"][silent_T] != 0).all(), "they are looked at all the same"
     assert int(learns_T.sum()) < int((tokens.weight_N * tokens.advantage_N != 0).sum()), "IcePop"
+
+
+class Counted:
+    """Rows that went into each product: of logits, and of gradients."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        module = sys.modules[module_function.__module__]
+        self.looked: list[int] = []
+        self.multiplied: list[int] = []
+        logits, add = module.head_logits, HeadGradients.add
+
+        def counted_logits(hidden_CD: Tensor, *others: Any) -> Tensor:
+            self.looked.append(len(hidden_CD))
+            return logits(hidden_CD, *others)
+
+        def counted_add(sums: HeadGradients, C: Any, dlogits_CV: Tensor, *others: Any) -> None:
+            self.multiplied.append(len(dlogits_CV))
+            add(sums, C, dlogits_CV, *others)
+
+        monkeypatch.setattr(module, "head_logits", counted_logits)
+        monkeypatch.setattr(HeadGradients, "add", counted_add)
+
+
+def no_gradients(how: str) -> AbstractContextManager[Any]:
+    return {
+        "no_grad": torch.no_grad, "inference_mode": torch.inference_mode, "frozen": nullcontext
+    }[how]()  # fmt: skip
+
+
+@pytest.mark.parametrize("how", ["no_grad", "inference_mode", "frozen"])
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_without_gradients_it_only_looks(
+    variant: Variant,
+    how: str,
+    backend: str,
+    device: torch.device,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Once at each row that has a weight; loss and statistics are the reference's."""
+    inputs, tokens = world(variant, device)
+    for loss in (full_loss(variant), PolicyLoss(variant, clip_low=0.1)):
+        right = reference(inputs, tokens, loss)
+        leaves = [x.clone().requires_grad_(how != "frozen") for x in inputs[:3]]
+        with monkeypatch.context() as patched, no_gradients(how):
+            counted = Counted(patched)
+            result = linear_grpo_loss(
+                leaves[0], leaves[1], inputs[3], tokens, loss, TEMPERATURE, bias_V=leaves[2]
+            )
+        assert sum(counted.looked) == int((tokens.weight_N != 0).sum())
+        assert counted.multiplied == []
+        assert not result.loss.requires_grad
+        agree(
+            dict(zip(("loss", "logprob", "entropy"), result, strict=True)),
+            {name: right[name] for name in ("loss", "logprob", "entropy")},
+            1e-5,
+        )
+
+
+@pytest.mark.parametrize("variant", ["grpo", "gspo", "cispo"])
+def test_a_bonus_moves_what_the_policy_term_does_not(
+    variant: Variant, backend: str, device: torch.device
+) -> None:
+    """Clipped or without advantage, a row still learns its entropy."""
+    inputs, tokens = repeated(*world(variant, device), times=4)
+    plain = PolicyLoss(variant, clip_low=0.1, clip_high=0.15)
+    loss = replace(plain, entropy_coef=0.05)
+    right, without = reference(inputs, tokens, loss), reference(inputs, tokens, plain)
+    still_T = (tokens.weight_N != 0) & (without["dhidden"] == 0).all(-1)
+    assert int(still_T.sum()) > ROW_MULTIPLE
+    for chunk_bytes in BUDGETS:
+        found = run(linear_grpo_loss, inputs, tokens, loss, chunk_bytes=chunk_bytes)
+        agree(found, right, 1e-5)
+        assert (found["dhidden"][still_T] != 0).any(-1).all()
+
+
+@pytest.mark.parametrize("active", [64, 60])
+@pytest.mark.parametrize("variant", ["grpo", "gspo", "cispo"])
+def test_at_the_reference_only_an_advantage_costs(
+    variant: Variant,
+    active: int,
+    device: torch.device,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A divergence has no slope where policy and reference agree, as at first all rows do."""
+    inputs, tokens = repeated(*world(variant, device), times=16)
+    count = len(inputs[3])
+    loss = PolicyLoss(variant, kl_coef=0.1)
+    apart_T = torch.arange(count, device=device) * 7 % count < active  # here and there
+    tokens = Tokens(
+        advantage_N=apart_T * 0.5,
+        weight_N=torch.full((count,), 1 / count, device=device),
+        sequence_N=torch.arange(count, device=device) % count,
+    )
+    with torch.no_grad():
+        present = linear_grpo_loss(
+            inputs[0], inputs[1], inputs[3], tokens, PolicyLoss(variant), TEMPERATURE,
+            bias_V=inputs[2],
+        )  # fmt: skip
+    tokens = replace(tokens, reference_N=present.logprob_T)
+    counted = Counted(monkeypatch)
+    found = run(linear_grpo_loss, inputs, tokens, loss)
+    filled = ROW_MULTIPLE if device.type == "cpu" and variant != "gspo" else 1
+    assert count == 640 and sum(counted.multiplied) == -(-active // filled) * filled
+    wide_inputs, wide_tokens = in_fp64(inputs, replace(tokens, reference_N=None))
+    right = run(linear_grpo_loss_reference, wide_inputs, wide_tokens, PolicyLoss(variant))
+    for name in ("dhidden", "dweight", "dbias"):
+        assert error(found[name], right[name]) < 1e-5, name
+    assert torch.equal((found["dhidden"] != 0).any(-1), apart_T)
 
 
 @pytest.mark.parametrize("slope", [1.0, 1 / 3])

@@ -135,3 +135,82 @@ def test_autocast_rounds_nothing_inside(variant: Variant, device: torch.device) 
     with pytest.raises(DataError, match="one type") as refused:
         linear_grpo_loss(inputs[0].bfloat16(), inputs[1], inputs[3], tokens, full_loss(variant))
     assert "weight.to" in (refused.value.hint or "")
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_a_third_is_a_third_in_bf16(again: bool, device: torch.device) -> None:
+    """The slope keeps its digits, in place and where a graph of backward is wanted.
+
+    In bf16 it would be 1/500 too large, the same for every element: a training rate of its own.
+    """
+    inputs, tokens = world("dapo", device, torch.bfloat16, D=256)
+    hidden_TD, weight_VD, bias_V = (x.clone().requires_grad_() for x in inputs[:3])
+    value = linear_grpo_loss(
+        hidden_TD, weight_VD, inputs[3], tokens, full_loss("dapo"), TEMPERATURE, bias_V=bias_V
+    ).loss
+    _, *sums = value.grad_fn.saved_tensors[:4]  # pyright: ignore
+    exact = [x.double() / 3 for x in sums]  # a copy: the sums are scaled in place
+    found = torch.autograd.grad(value / 3, (hidden_TD, weight_VD, bias_V), create_graph=again)
+    eps = torch.finfo(torch.bfloat16).eps
+    for name, ours, right in zip(("dhidden", "dweight", "dbias"), found, exact, strict=True):
+        assert ours.dtype == torch.bfloat16
+        ours, right = ours.detach().double()[right != 0], right[right != 0]
+        deviation = ours / right - 1
+        assert deviation.abs().max() <= 0.5001 * eps, name
+        assert len(right) > 5000 or name == "dbias"
+        assert deviation.mean().abs() < 1e-4 or name == "dbias", name
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_fp16_survives_the_first_slope_of_a_scaler(again: bool, device: torch.device) -> None:
+    """2^16 is no fp16, but what it makes of these gradients is."""
+    inputs, tokens = world("dapo", device, torch.float16)
+    tokens = replace(
+        tokens, weight_N=(tokens.weight_N != 0).float(), advantage_N=0.02 * tokens.advantage_N
+    )
+    loss = PolicyLoss("dapo")
+    right = reference(inputs, tokens, loss)
+    leaves = [x.clone().requires_grad_() for x in inputs[:3]]
+    value = linear_grpo_loss(
+        *leaves[:2], inputs[3], tokens, loss, TEMPERATURE, bias_V=leaves[2]
+    ).loss
+    found = torch.autograd.grad(65536 * value, leaves, create_graph=again)
+    for name, ours in zip(("dhidden", "dweight", "dbias"), found, strict=True):
+        exact = 65536 * right[name]
+        assert 1000 < exact.abs().max() < torch.finfo(torch.float16).max, name
+        assert ours.isfinite().all() and error(ours.detach(), exact) < 5e-3, name
+
+
+@pytest.mark.parametrize("variant", ["grpo", "gspo"])
+def test_the_heads_gradients_are_summed_in_fp32(variant: Variant, device: torch.device) -> None:
+    """Forty chunks are as exact as one; sums in bf16 would be off four times as far."""
+    inputs, tokens = repeated(*world(variant, device, torch.bfloat16), times=20)
+    loss = full_loss(variant)
+    right = reference(inputs, tokens, loss)
+    one, many = (run(linear_grpo_loss, inputs, tokens, loss, chunk_bytes=b) for b in BUDGETS)
+    for name in ("dweight", "dbias"):
+        whole, summed = ((x[name].double() - right[name]).norm().item() for x in (one, many))
+        assert 0 < summed <= 1.1 * whole, name
+
+
+@pytest.mark.parametrize("again", [False, True])
+@pytest.mark.parametrize(
+    ("dtype", "bias_dtype"), [(torch.bfloat16, torch.float32), (torch.float32, torch.bfloat16)]
+)
+def test_a_bias_keeps_its_own_type(
+    dtype: torch.dtype, bias_dtype: torch.dtype, again: bool, backend: str, device: torch.device
+) -> None:
+    """Its gradient is rounded to that type and no other."""
+    inputs, tokens = world("grpo", device, dtype)
+    inputs[2] = inputs[2].to(bias_dtype)
+    loss = full_loss("grpo")
+    right = reference(inputs, tokens, loss)
+    leaves = [x.clone().requires_grad_() for x in inputs[:3]]
+    value = linear_grpo_loss(
+        *leaves[:2], inputs[3], tokens, loss, TEMPERATURE, bias_V=leaves[2]
+    ).loss
+    dhidden_TD, dweight_VD, dbias_V = torch.autograd.grad(value / 3, leaves, create_graph=again)
+    assert dhidden_TD.dtype == dweight_VD.dtype == dtype and dbias_V.dtype == bias_dtype
+    assert error(3 * dbias_V.detach(), right["dbias"]) < 1e-2
+    short = (dbias_V.bfloat16() == dbias_V).all()
+    assert short == (bias_dtype == torch.bfloat16), "rounded on the way"

@@ -9,7 +9,7 @@ from allocations import peak_bytes
 from torch import Tensor
 
 from r1ci_engine.errors import DataError
-from r1ci_engine.kernels import linear_logprob, linear_logprob_reference
+from r1ci_engine.kernels import force_backend, linear_logprob, linear_logprob_reference
 from r1ci_engine.kernels.head import cheapest_rows, plan_chunks
 
 V, D = 203, 24
@@ -206,11 +206,48 @@ def test_gradcheck_in_fp64(device: torch.device) -> None:
     hidden_TD.requires_grad_()
     weight_VD = weight_VD[:11].clone().requires_grad_()
     target_T %= 11
-    for chunk_bytes in BUDGETS:
-        assert torch.autograd.gradcheck(
-            lambda h, w, b=chunk_bytes: linear_logprob(h, w, target_T, 0.8, chunk_bytes=b),
-            (hidden_TD, weight_VD),
-        )
+    with force_backend("torch"):
+        for chunk_bytes in BUDGETS:
+            assert torch.autograd.gradcheck(
+                lambda h, w, b=chunk_bytes: linear_logprob(h, w, target_T, 0.8, chunk_bytes=b),
+                (hidden_TD, weight_VD),
+            )
+
+
+def test_triton_refuses_fp64(triton_backend: None, device: torch.device) -> None:
+    with pytest.raises(DataError, match="float64") as refused:
+        linear_logprob(*head(5, device, torch.float64))
+    assert "torch" in (refused.value.hint or "")
+
+
+@pytest.mark.parametrize("chunk_bytes", BUDGETS)
+@pytest.mark.parametrize(
+    ("dtype", "bias_dtype"), [(torch.bfloat16, torch.float32), (torch.float32, torch.bfloat16)]
+)
+def test_a_bias_keeps_its_own_type(
+    dtype: torch.dtype,
+    bias_dtype: torch.dtype,
+    chunk_bytes: int | None,
+    backend: str,
+    device: torch.device,
+) -> None:
+    """Its gradient is rounded to that type and no other."""
+    hidden_TD, weight_VD, target_T = head(40, device, dtype)
+    bias_V = torch.linspace(-1, 1, V, device=device).to(bias_dtype).requires_grad_()
+    g_T, _ = coefficients(40, device)
+    logprob_T, _ = linear_logprob(
+        hidden_TD, weight_VD, target_T, bias_V=bias_V, chunk_bytes=chunk_bytes
+    )
+    (found_V,) = torch.autograd.grad((logprob_T * g_T).sum(), bias_V)
+    wide_V = bias_V.detach().double().requires_grad_()
+    right_T, _ = linear_logprob_reference(
+        hidden_TD.double(), weight_VD.double(), target_T, bias_V=wide_V
+    )
+    (right_V,) = torch.autograd.grad((right_T * g_T).sum(), wide_V)
+    assert found_V.dtype == bias_dtype
+    close(found_V, right_V, 1e-2)
+    short = (found_V.bfloat16() == found_V).all()
+    assert short == (bias_dtype == torch.bfloat16), "rounded on the way"
 
 
 def test_the_plan_keeps_to_the_budget() -> None:
@@ -224,13 +261,38 @@ def test_the_plan_keeps_to_the_budget() -> None:
     assert not plan_chunks(torch.empty(8192, 4), 50_000, 256 << 20)[1]
 
 
+def test_logits_are_kept_only_where_a_chunk_fits_beside_them(backend: str) -> None:
+    """Of a budget that grows by a chunk's share: first neither, then the logits, then both."""
+    hidden_TD, vocabulary, kept = torch.empty(8192, 4), 512, []
+    for budget in range(15 << 20, 72 << 20, 1 << 20):
+        rows, keep = plan_chunks(hidden_TD, vocabulary, budget)
+        logits, chunk = 4 * vocabulary * 8192, vocabulary * min(rows, 8192)
+        # Where all rows are one chunk its logits are the ones that are kept.
+        working = chunk * 8 if backend == "triton" else keep * logits + chunk * 16
+        assert rows % 16 == 0 and working <= budget
+        kept.append(keep)
+    assert kept == sorted(kept) and not kept[0] and kept[-1]
+    assert not kept[2], "the logits alone would fit into 17 MiB"
+
+
+def test_rows_that_fit_are_one_chunk(triton_backend: None, device: torch.device) -> None:
+    """Also where their number is no multiple of sixteen."""
+    hidden_TD, _, _ = head(40, device)
+    per_row = V * 8
+    assert plan_chunks(hidden_TD, V, 40 * per_row) == (48, True)
+    rows, keep = plan_chunks(hidden_TD, V, 40 * per_row - 1)
+    assert rows < 40 and not keep
+
+
 @pytest.mark.parametrize(("D", "rows"), [(2048, 2048), (3584, 2176), (5120, 2176)])
 def test_chunks_fill_the_waves_of_an_h100(D: int, rows: int) -> None:
     """132 processors and 2 GB at six bytes an element of a Qwen2.5 head."""
     most = 2_000_000_000 // (6 * 152_064)
     assert cheapest_rows(most, D, 132) == rows
     assert cheapest_rows(100, D, 132) == 100, "fewer than a tile: as many as there are"
-    assert all(most // 2 < cheapest_rows(most, width, 132) <= most for width in range(256, 9000, 256))
+    assert all(
+        most // 2 < cheapest_rows(most, width, 132) <= most for width in range(256, 9000, 256)
+    )
 
 
 @pytest.mark.parametrize("trains", [True, False])
@@ -268,6 +330,8 @@ def test_mistakes_are_named(device: torch.device) -> None:
         linear_logprob(hidden_TD, weight_VD.T, target_T)
     with pytest.raises(DataError, match="shapes"):
         linear_logprob(hidden_TD, weight_VD, target_T[1:])
+    with pytest.raises(DataError, match="V > 0"):
+        linear_logprob(hidden_TD, weight_VD[:0], target_T)
     with pytest.raises(DataError, match="temperature"):
         linear_logprob(hidden_TD, weight_VD, target_T, float("nan"))
 

@@ -249,6 +249,46 @@ def test_any_ratio_stays_finite(variant: str, gap: float, advantage: float) -> N
         assert float(logprob_N.grad) == 0.0
 
 
+@pytest.mark.parametrize("gap", [-19.0, 19.0, -21.0, 21.0])
+def test_a_ratio_grows_up_to_its_bound(gap: float) -> None:
+    """e^20: what is below moves still."""
+    logprob_N = torch.tensor([gap], dtype=torch.float64, requires_grad=True)
+    ratio_N = policy_ratio(logprob_N, one_token(1.0, old_N=0.0), PolicyLoss())
+    assert float(ratio_N.detach()) == pytest.approx(math.exp(max(-20.0, min(gap, 20.0))))
+    (slope_N,) = torch.autograd.grad(ratio_N.sum(), logprob_N)
+    assert float(slope_N) == (float(ratio_N.detach()) if abs(gap) < 20 else 0.0)
+
+
+@pytest.mark.parametrize(("low", "high"), [(1.0, 2.0), (0.5, 1.0), (1.0, 1.0)])
+def test_the_bounds_of_icepop_belong_to_what_it_keeps(low: float, high: float) -> None:
+    loss = PolicyLoss(mismatch="icepop", mismatch_low=low, mismatch_high=high)
+    tokens = one_token(1.0, old_N=-2.0, sampler_N=-2.0)  # a ratio of exactly 1
+    logprob_N = torch.tensor([-2.0], dtype=torch.float64)
+    assert token_loss(logprob_N, torch.zeros(1), tokens, loss).tolist() == [-1.0]
+    assert token_metrics(logprob_N, tokens, loss)["mismatch/cut"].tolist() == [0.0]
+    assert may_learn(tokens, loss).all()
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_weight_below_zero_counts(variant: str) -> None:
+    """All of them: the loss the other way round. Some: still tokens of their sequence."""
+    loss = PolicyLoss(variant=variant)  # pyright: ignore[reportArgumentType]
+    logprob_N, entropy_N, tokens = leaves(variant)
+    value = policy_loss(logprob_N, entropy_N, tokens, loss)
+    (slope_N,) = torch.autograd.grad(value, logprob_N)
+    opposite = replace(tokens, weight_N=-tokens.weight_N)
+    turned = policy_loss(logprob_N, entropy_N, opposite, loss)
+    (turned_N,) = torch.autograd.grad(turned, logprob_N)
+    assert value != 0 and (slope_N != 0).any()
+    assert torch.equal(turned, -value) and torch.equal(turned_N, -slope_N)
+    signs_N = torch.where(torch.arange(TOKENS) % 3 == 0, -1.0, 1.0).double()
+    terms_N = token_loss(logprob_N, entropy_N, tokens, loss)
+    mixed = replace(tokens, weight_N=signs_N * tokens.weight_N)
+    torch.testing.assert_close(
+        policy_loss(logprob_N, entropy_N, mixed, loss), (mixed.weight_N * terms_N).sum()
+    )
+
+
 @pytest.mark.parametrize("mismatch", ["tis", "icepop"])
 @pytest.mark.parametrize("gap", [-300.0, 300.0])
 def test_any_disagreement_stays_finite(mismatch: str, gap: float) -> None:

@@ -192,6 +192,32 @@ def test_rows_do_not_see_each_other(backend: str, device: torch.device) -> None:
         assert torch.equal(one_T[order], other_T)
 
 
+def test_a_target_outside_the_vocabulary_poisons_its_row(
+    triton_backend: None, device: torch.device
+) -> None:
+    """Not its neighbours, whose logits lie before and behind it in memory (torch refuses it)."""
+    logits_TV, target_T = rows(6, 300, device)
+    known = row_stats(logits_TV, target_T)
+    wrong_T = target_T.clone()
+    wrong_T[2], wrong_T[3] = -1, 300
+    logprob_T, entropy_T = row_stats(logits_TV, wrong_T)
+    assert logprob_T.isnan().tolist() == [False, False, True, True, False, False]
+    right_T = torch.tensor([0, 1, 4, 5], device=device)
+    assert torch.equal(logprob_T[right_T], known[0][right_T])
+    assert torch.equal(entropy_T, known[1])
+    one_T = torch.ones(6, device=device)
+    found_TV = gradient(row_stats, logits_TV, wrong_T, 0.7, one_T, one_T)
+    expected_TV = gradient(row_stats, logits_TV, target_T, 0.7, one_T, one_T)
+    assert torch.equal(found_TV[right_T], expected_TV[right_T])
+
+
+def test_triton_refuses_fp64(triton_backend: None, device: torch.device) -> None:
+    logits_TV, target_T = rows(3, 9, device)
+    with pytest.raises(DataError, match="float64") as refused:
+        row_stats(logits_TV.double(), target_T)
+    assert "torch" in (refused.value.hint or "")
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_short_types_are_widened_first(
     dtype: torch.dtype, backend: str, device: torch.device
