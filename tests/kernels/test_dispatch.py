@@ -3,7 +3,9 @@
 import logging
 import subprocess
 import sys
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -57,6 +59,50 @@ def test_a_forced_choice_ends_with_its_block() -> None:
     assert backend_for(CPU) == "torch"
 
 
+def test_the_innermost_block_holds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dispatch, "HAS_TRITON", True)
+    with force_backend("triton"):
+        with force_backend("torch"):
+            assert backend_for(CUDA) == "torch"
+            with force_backend("triton"):
+                assert backend_for(CUDA) == "triton"
+            assert backend_for(CUDA) == "torch"
+        assert backend_for(CUDA) == "triton"
+
+
+def test_an_error_ends_a_block_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dispatch, "HAS_TRITON", True)
+    monkeypatch.setattr(dispatch, "interpreting", lambda: False)
+    with pytest.raises(KeyError), force_backend("torch"):
+        raise KeyError
+    assert backend_for(CUDA) == "triton"
+    assert not dispatch._forced
+
+
+def test_blocks_of_threads_may_overlap_and_each_ends_its_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(dispatch, "HAS_TRITON", True)
+    monkeypatch.setattr(dispatch, "interpreting", lambda: False)
+    # In each order of leaving: what holds after every step.
+    for order, after in {
+        (0, 1, 2): ["torch", "torch", "triton"],
+        (1, 0, 2): ["torch", "torch", "triton"],
+        (2, 0, 1): ["triton", "triton", "triton"],
+        (2, 1, 0): ["triton", "torch", "triton"],
+    }.items():
+        blocks = [force_backend(name) for name in ("torch", "triton", "torch")]
+        found = []
+        with ThreadPoolExecutor(1) as one, ThreadPoolExecutor(1) as other:
+            for n, block in enumerate(blocks):
+                (one, other)[n % 2].submit(block.__enter__).result()
+            for n in order:
+                (one, other)[n % 2].submit(blocks[n].__exit__, None, None, None).result()
+                found.append(backend_for(CUDA))
+        assert found == after, order
+        assert not dispatch._forced
+
+
 def test_a_forced_choice_holds_in_all_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     """Backward on a GPU runs in one that autograd has started."""
     monkeypatch.setattr(dispatch, "HAS_TRITON", True)
@@ -70,6 +116,88 @@ def test_the_environment_forces_a_whole_process(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setenv("R1CI_KERNELS", "cuda")
     with pytest.raises(ConfigError, match="`R1CI_KERNELS` is `cuda`"):
         backend_for(CPU)
+
+
+def test_the_environment_forces_triton_or_says_why_not(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(dispatch, "HAS_TRITON", True)
+    monkeypatch.setattr(dispatch, "interpreting", lambda: False)
+    monkeypatch.setenv("R1CI_KERNELS", "triton")
+    with caplog.at_level(logging.INFO, logger="r1ci_engine.kernels"):
+        assert backend_for(CUDA) == "triton"
+    assert "`R1CI_KERNELS` says so" in caplog.text
+    with pytest.raises(KernelUnavailable, match="live on `cpu`"):
+        backend_for(CPU)
+    monkeypatch.setattr(dispatch, "interpreting", lambda: True)
+    assert backend_for(CPU) == "triton"
+    dispatch._choose.cache_clear()
+    assert backend_for(CUDA) == "triton", "asked for, so the interpreter is taken"
+    monkeypatch.setattr(dispatch, "HAS_TRITON", False)
+    dispatch._choose.cache_clear()
+    for device in (CPU, CUDA):
+        with pytest.raises(KernelUnavailable, match="not installed"):
+            backend_for(device)
+
+
+@pytest.mark.parametrize("value", ["", "auto"])
+def test_an_environment_that_says_nothing_forces_nothing(
+    value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dispatch, "HAS_TRITON", True)
+    monkeypatch.setattr(dispatch, "interpreting", lambda: False)
+    monkeypatch.setenv("R1CI_KERNELS", value)
+    assert [backend_for(device) for device in (CPU, CUDA)] == ["torch", "triton"]
+
+
+def test_interpreting_is_what_triton_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("triton")
+    monkeypatch.setenv("TRITON_INTERPRET", "0")
+    assert not dispatch.interpreting()
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    assert dispatch.interpreting()
+
+
+def test_nothing_interprets_where_triton_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    monkeypatch.setattr(dispatch, "HAS_TRITON", False)
+    monkeypatch.setitem(sys.modules, "triton", None)  # importing it fails
+    assert dispatch.interpreting() is False
+
+
+class FakeKernel:
+    """Takes notes instead of starting."""
+
+    def __init__(self, notes: list[object]) -> None:
+        self.notes = notes
+
+    def __getitem__(self, grid: tuple[int, ...]) -> "FakeKernel":
+        self.notes.append(grid)
+        return self
+
+    def __call__(self, *arguments: object, **options: object) -> None:
+        self.notes += [arguments, options]
+
+
+def test_a_kernel_starts_while_the_gpu_of_its_tensors_is_current(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    notes: list[object] = []
+
+    @contextmanager
+    def current(device: torch.device) -> Iterator[None]:
+        notes.append(device)
+        yield
+        notes.append("left")
+
+    monkeypatch.setattr(torch.cuda, "device", current)
+    dispatch.launch(FakeKernel(notes), (3, 2), CPU, 1, "two", BLOCK=4)
+    started = [(3, 2), (1, "two"), {"BLOCK": 4}]
+    assert notes == started, "nothing is entered for a CPU"
+    notes.clear()
+    second = torch.device("cuda:1")
+    dispatch.launch(FakeKernel(notes), (3, 2), second, 1, "two", BLOCK=4)
+    assert notes == [second, *started, "left"]
 
 
 def test_a_forced_backend_that_cannot_run_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:

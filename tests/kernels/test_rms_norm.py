@@ -248,6 +248,8 @@ def test_the_operators_keep_their_promises(triton_backend: None, device: torch.d
     torch.library.opcheck(_forward, (leaves[0], None, leaves[1], EPS))
     torch.library.opcheck(_forward, (leaves[0], x_TD, leaves[1], EPS))
     torch.library.opcheck(_backward, (slope_TD, None, x_TD, weight_D, EPS))
+    short = [t.half() for t in (slope_TD, slope_TD, x_TD, weight_D)]  # sums are of another type
+    torch.library.opcheck(_backward, (*short, EPS))
 
 
 def test_differentiating_twice_is_an_error(triton_backend: None, device: torch.device) -> None:
@@ -257,10 +259,85 @@ def test_differentiating_twice_is_an_error(triton_backend: None, device: torch.d
         torch.autograd.grad(dx_TD.sum(), x_TD)
 
 
+@pytest.mark.parametrize("narrow", range(4))
+def test_every_tensor_has_a_stride_of_its_own(
+    narrow: int, backend: str, device: torch.device
+) -> None:
+    wide = [normal((7, 24 if n == narrow else 40 + n), torch.float32, device, n) for n in range(4)]
+    x_TD, residual_TD, slope_TD, after_TD = (t[:, :24] for t in wide)
+    weight_D = normal((48,), torch.float32, device, seed=9)[::2]
+    found = outcome(
+        lambda *t: add_rms_norm(*t, EPS), (x_TD, residual_TD, weight_D), (slope_TD, after_TD)
+    )
+    (y_TD,), (dx_TD, dweight_D) = differentiate(
+        lambda x, w: rms_norm(x, w, EPS), (x_TD, weight_D), (slope_TD,)
+    )
+    total_TD = x_TD + residual_TD
+    y, dx, dweight = exact(total_TD, weight_D, slope_TD)
+    expected = (y, total_TD.double(), *(dx + after_TD.double(),) * 2, dweight)
+    alone = exact(x_TD, weight_D, slope_TD)
+    for one, other in zip([*found, y_TD, dx_TD, dweight_D], [*expected, *alone], strict=True):
+        assert is_close(one, other, roundings=8)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_the_weights_gradient_is_rounded_once_after_all_is_summed(
+    dtype: torch.dtype, backend: str, device: torch.device
+) -> None:
+    # Four programs, whose shares cancel but for a hundredth.
+    x_TD, weight_D, _ = rows((TILE, 40), torch.float32, device)
+    slope_TD = x_TD.sign() + normal((TILE, 40), torch.float32, device, seed=2)
+    x_TD = x_TD.repeat(4, 1)
+    slope_TD = torch.cat([slope_TD, slope_TD * -0.99, slope_TD, slope_TD * -0.99])
+    weight_D = weight_D.to(dtype)
+    _, (_, dweight_D) = differentiate(
+        lambda x, w: rms_norm(x, w, EPS), (x_TD, weight_D), [slope_TD]
+    )
+    normed_TD = rms_norm_reference(x_TD.double(), torch.ones_like(weight_D), EPS)
+    shares_PD = (normed_TD * slope_TD.double()).unflatten(0, (4, TILE)).sum(1)
+    exact_D = shares_PD.sum(0)
+    slack = 2e-6 * shares_PD.abs().sum(0)  # of fp32 sums
+    assert dweight_D.dtype == dtype
+    assert is_close(dweight_D, exact_D, slack=slack)
+    assert not is_close(shares_PD.to(dtype).double().sum(0).to(dtype), exact_D, slack=slack)
+
+
+def test_the_weights_gradient_counts_what_the_weight_multiplied(
+    triton_backend: None, device: torch.device
+) -> None:
+    # fp16, because the interpreter does not round bf16; a wide weight, so that nothing hides it.
+    x_TD, weight_D, slope_TD = rows((30, 60), torch.float16, device)
+    _, (_, dweight_D) = differentiate(
+        lambda x, w: rms_norm(x, w, EPS), (x_TD, weight_D.float()), (slope_TD,)
+    )
+    normed_TD = rms_norm_reference(x_TD.float(), torch.ones_like(weight_D), EPS)
+
+    def alike(n_TD: Tensor) -> float:
+        each_TD = n_TD.double() * slope_TD.double()
+        off_D = (dweight_D.double() - each_TD.sum(0)).abs()
+        return (off_D < 2e-6 * each_TD.abs().sum(0)).double().mean().item()
+
+    assert alike(normed_TD.half()) > 0.9 > 0.2 > alike(normed_TD)
+
+
+@pytest.mark.parametrize("shape", [(3, 0), (0, 0), (2, 0, 5), (0,)])
+def test_no_columns_or_no_rows_give_nothing(
+    shape: tuple[int, ...], backend: str, device: torch.device
+) -> None:
+    empty, weight_D = torch.empty(shape, device=device), torch.ones(shape[-1:], device=device)
+    alone = outcome(lambda x, w: rms_norm(x, w, EPS), (empty, weight_D), (empty,))
+    added = outcome(lambda *x: add_rms_norm(*x, EPS), (empty, empty, weight_D), (empty, empty))
+    for *rows_like, dweight_D in (alone, added):
+        assert all(x.shape == shape for x in rows_like) and len(rows_like) in (2, 4)
+        assert dweight_D.shape == weight_D.shape and (dweight_D == 0).all()
+
+
 def test_mistakes_are_named(backend: str, device: torch.device) -> None:
     x_TD, weight_D, _ = rows((5, 40), torch.float32, device)
     with pytest.raises(DataError, match=r"expected \[..., D\] and \[D\]"):
         rms_norm(x_TD, weight_D[1:], EPS)
+    with pytest.raises(DataError, match=r"expected \[..., D\] and \[D\]"):
+        rms_norm(x_TD[0, 0], weight_D[0], EPS)
     with pytest.raises(DataError, match="the residual is"):
         add_rms_norm(x_TD, x_TD[:1], weight_D, EPS)
     for eps in (0.0, -1e-6, float("nan")):
@@ -294,3 +371,18 @@ def test_a_residual_of_another_type_is_added_as_torch_adds(
                 one, other, rtol=2e-3 if one.dtype == torch.half else 1e-5, atol=1e-5
             )
         assert found[1].dtype == torch.float32 and found[2].dtype == inputs[0].dtype
+
+
+def test_backward_hands_each_gradient_over_in_its_own_type(
+    triton_backend: None, device: torch.device
+) -> None:
+    """Asked without autograd's engine, which would put a wrong type right in silence."""
+    x_TD, weight_D, slope_TD = rows((5, 40), torch.float16, device)
+    residual_TD = normal((5, 40), torch.float32, device, seed=9)
+    for inputs in ((x_TD, residual_TD, weight_D), (residual_TD, x_TD, weight_D)):
+        leaves = [t.clone().requires_grad_() for t in inputs]
+        y_TD, _ = add_rms_norm(*leaves, EPS)
+        for after_TD in (slope_TD.float(), None):
+            slopes = (slope_TD.to(y_TD.dtype), after_TD)
+            gradients = [g for g in y_TD.grad_fn.apply(*slopes) if g is not None]  # type: ignore
+            assert [g.dtype for g in gradients] == [t.dtype for t in inputs]

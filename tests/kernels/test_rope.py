@@ -1,5 +1,7 @@
 """Rotation of query and key heads: both twins against fp64 and against complex numbers."""
 
+from importlib import import_module
+
 import pytest
 import torch
 from row_world import DTYPES, compiled_agrees, differentiate, is_close, normal, outcome, poisoned
@@ -127,6 +129,59 @@ def test_strides_change_nothing_and_inputs_stay(backend: str, device: torch.devi
     assert torch.equal(fused_TXD, before_TXD)
 
 
+def test_every_table_has_strides_of_its_own(backend: str, device: torch.device) -> None:
+    inputs, (cos_TF, sin_TF) = heads(7, torch.float32, device), tables(7, device)
+    slopes = [x.roll(1, -1) for x in inputs]
+    wide_TF = cos_TF.repeat(1, 2)[:, : D // 2]
+    for cosines_TF, sines_TF in (
+        (wide_TF, sin_TF),
+        (cos_TF, sin_TF.repeat(1, 3)[:, : D // 2]),
+        (cos_TF.repeat_interleave(2, 1)[:, ::2], sin_TF),
+        (cos_TF, sin_TF.T.contiguous().T),
+        (cos_TF[:1].expand(7, -1), sin_TF[:1].expand(7, -1)),
+    ):
+        found, gradients = differentiate(
+            lambda q, k, c=cosines_TF, s=sines_TF: rope(q, k, c, s), inputs, slopes
+        )
+        for x, y, dy, dx in zip(inputs, found, slopes, gradients, strict=True):
+            assert is_close(y, turned(x, cosines_TF, sines_TF))
+            assert is_close(dx, turned(dy, cosines_TF, -sines_TF))
+
+
+def test_it_is_linear_however_often_it_is_differentiated(
+    backend: str, device: torch.device
+) -> None:
+    """Slopes of slopes turn forward again, and theirs back again."""
+    angles = cos_TF, sin_TF = tables(5, device, factor=1.3)
+    inputs = [x.requires_grad_() for x in heads(5, torch.float32, device)]
+    slopes = [(x + 1).detach().requires_grad_() for x in inputs]
+    others = [x.detach().flip(-1).requires_grad_() for x in inputs]
+    results = rope(*inputs, *angles)
+    first = torch.autograd.grad(results, inputs, slopes, create_graph=True)
+    second = torch.autograd.grad(first, slopes, others, create_graph=True)
+    third = torch.autograd.grad(second, others, slopes)
+    for slope, other, by_x, by_slope, by_other in zip(
+        slopes, others, first, second, third, strict=True
+    ):
+        slope, other = slope.detach(), other.detach()
+        assert is_close(by_x.detach(), turned(slope, cos_TF, -sin_TF))
+        assert is_close(by_slope.detach(), turned(other, cos_TF, sin_TF))
+        assert not is_close(by_slope.detach(), turned(other, cos_TF, -sin_TF)), "the wrong way"
+        assert is_close(by_other, turned(slope, cos_TF, -sin_TF))
+        assert not is_close(by_other, turned(slope, cos_TF, sin_TF)), "the wrong way"
+
+
+def test_no_tokens_start_no_kernel(
+    backend: str, device: torch.device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(import_module(rope.__module__), "launch", None)
+    inputs, angles = heads(0, torch.float32, device), tables(0, device)
+    for x, like in zip(
+        outcome(lambda q, k: rope(q, k, *angles), inputs, inputs), inputs * 2, strict=True
+    ):
+        assert x.shape == like.shape
+
+
 def test_one_result_may_go_unused(backend: str, device: torch.device) -> None:
     q_THD, k_TKD = (x.requires_grad_() for x in heads(4, torch.float32, device))
     cos_TF, sin_TF = tables(4, device)
@@ -146,13 +201,24 @@ def test_the_operator_keeps_its_promises(triton_backend: None, device: torch.dev
     torch.library.opcheck(_rope, (q_THD, k_TKD, *tables(3, device), False))
 
 
-def test_mistakes_are_named(triton_backend: None, device: torch.device) -> None:
+def test_mistakes_are_named(backend: str, device: torch.device) -> None:
     (q_THD, k_TKD), (cos_TF, sin_TF) = heads(4, torch.float32, device), tables(4, device)
     with pytest.raises(DataError, match="queries and keys have shapes"):
         rope(q_THD[:3], k_TKD, cos_TF, sin_TF)
+    for q, k in (
+        (q_THD[0], k_TKD[0]),
+        (q_THD[..., None], k_TKD),
+        (q_THD, k_TKD[..., None]),
+        (q_THD[..., None], k_TKD[..., None]),
+        (q_THD, k_TKD[..., 2:]),
+    ):
+        with pytest.raises(DataError, match="queries and keys have shapes"):
+            rope(q, k, cos_TF, sin_TF)
     with pytest.raises(DataError, match="expected one type"):
         rope(q_THD, k_TKD.half(), cos_TF, sin_TF)
     with pytest.raises(DataError, match="a table of angles"):
         rope(q_THD, k_TKD, cos_TF, sin_TF[:3])
+    with pytest.raises(DataError, match="a table of angles"):
+        rope(q_THD, k_TKD, cos_TF[:, 1:], sin_TF)
     with pytest.raises(DataError, match="D even"):
         rope(q_THD[..., 1:], k_TKD[..., 1:], cos_TF, sin_TF)

@@ -62,11 +62,23 @@ def test_rounding_points_are_those_of_the_reference(
     triton_backend: None, device: torch.device
 ) -> None:
     # fp16, because the interpreter does not round bf16.
-    gate, up, _ = projections((4, 500), torch.float16, device)
-    found = swiglu(gate, up)
-    once = swiglu_reference(gate.float(), up.float()).half()
-    same = (found == swiglu_reference(gate, up)).double().mean()
-    assert same > 0.995 > 0.9 > (found == once).double().mean()
+    gate, up, slope = projections((4, 500), torch.float16, device)
+    inputs, wide = (gate, up), (gate.float(), up.float())
+    found, expected, once = (
+        differentiate(function, arguments, (slope,))
+        for function, arguments in (
+            (swiglu, inputs),
+            (swiglu_reference, inputs),
+            (swiglu_reference, wide),
+        )
+    )
+
+    def alike(x: Tensor, y: Tensor) -> float:
+        return (x == y.half()).double().mean().item()
+
+    (y,), (_, dup) = found
+    for x, right, wrong in ((y, expected[0][0], once[0][0]), (dup, expected[1][1], once[1][1])):
+        assert alike(x, right) > 0.995 > 0.9 > alike(x, wrong)
 
 
 @pytest.mark.filterwarnings("ignore:overflow encountered:RuntimeWarning")  # to inf, as on a GPU
@@ -136,6 +148,26 @@ def test_strides_change_nothing_and_inputs_stay(triton_backend: None, device: to
     assert torch.equal(fused, before)
 
 
+@pytest.mark.parametrize("narrow", [0, 1, 2])
+def test_every_tensor_has_a_stride_of_its_own(
+    narrow: int, backend: str, device: torch.device
+) -> None:
+    wide = [normal((7, 9 if n == narrow else 40 + n), torch.float32, device, n) for n in range(3)]
+    gate, up, slope = (x[:, :9] for x in wide)
+    (y,), (dgate, dup) = differentiate(swiglu, (gate, up), (slope,))
+    for found, expected in zip((y, dgate, dup), exact(gate, up, slope), strict=True):
+        assert is_close(found, expected, roundings=2)
+
+
+@pytest.mark.parametrize("shape", [(3, 0), (0, 0), (2, 0, 5), (0,)])
+def test_no_columns_or_no_rows_give_nothing(
+    shape: tuple[int, ...], backend: str, device: torch.device
+) -> None:
+    empty = torch.empty(shape, device=device)
+    for x in outcome(swiglu, (empty, empty), (empty,)):
+        assert x.shape == shape and x.dtype == torch.float32
+
+
 def test_it_compiles_whole(backend: str, device: torch.device) -> None:
     gate, up, slope = projections((5, 37), torch.float32, device)
     operators = compiled_agrees(lambda gate, up: swiglu(gate, up), (gate, up), (slope,))
@@ -166,3 +198,5 @@ def test_mistakes_are_named(backend: str, device: torch.device) -> None:
         swiglu(gate, up[:, 1:])
     with pytest.raises(DataError, match="expected one shape"):
         swiglu(gate, up.half())
+    with pytest.raises(DataError, match="expected one shape"):
+        swiglu(gate[0, 0], up[0, 0])
