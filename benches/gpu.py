@@ -1,51 +1,83 @@
 """The kernels on a GPU: right first, then how far from what the machine can do.
 
-    python3 benches/gpu.py [--json OUT] [--seconds 450] [--only PART ...] [--self-check]
+    python3 benches/gpu.py [--json OUT] [--seconds 450] [--only PART ...] [--peers FOLDER]
+                           [--despite-failures] [--self-check]
 
 Needs torch, triton and numpy; nothing is installed. In this order, the most wanted first:
 
-    checks      every kernel on fresh random inputs against fp64 (gpu_checks.py)
+    checks      every kernel on fresh random inputs against fp64 (gpu_check_head.py, ..._rows.py)
     ceilings    products at the head's real shapes, a copy (gpu_ceilings.py)
-    operator    the head in its modes at the widths of 3B, 7B and 14B, beside peers (gpu_cases.py)
     invariance  whether a row of a product keeps its bits whatever rows stand below it
+    operator    the head in its modes at the widths of 3B, 7B and 14B, beside peers (gpu_cases.py)
     rows        the row kernels against a copy (gpu_rows.py)
 
 A failed check leaves out what would time our kernels, unless --despite-failures is given, and makes
-the exit status 1. What does not fit into the seconds is left out and listed with the reason. The
-JSON is written anew after every part. Without CUDA, or with --self-check, the same code runs at a
-tiny width on CPU: that checks this program, not the kernels.
+the exit status 1; so does a run in which no check could be made. What does not fit into the seconds
+is left out and listed with the reason. The JSON is written anew after every part. Peers are
+measured where they can be imported, or where --peers has a folder with their wheels. Without .git
+the commit is that of R1CI_COMMIT. Without CUDA, or with --self-check, the same code runs at a tiny
+width on CPU: that checks this program, not the kernels.
+
+On a machine that gives a command 600 s and keeps only what lies in OUT, two commands, the second
+where checks failed in the first; `benches/report.py OUT/a.json OUT/b.json` makes one page of both:
+
+    python3 -u benches/gpu.py --json OUT/a.json
+    python3 -u benches/gpu.py --despite-failures --only ceilings invariance operator rows \\
+        --seconds 400 --json OUT/b.json
 """
 
 import argparse
 import json
+import os
 import platform
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
-from gpu_cases import MODES, estimate, memory_lines, peers, run_case, show
+from gpu_cases import (
+    COMPILED,
+    COMPILED_LOGPROB,
+    estimate,
+    memory_lines,
+    odd_vocabulary,
+    run_case,
+    show,
+)
 from gpu_ceilings import ceilings, row_invariance, text
-from gpu_checks import check_everything
-from gpu_measure import MODELS, ROOT, TINY, Bench, Clock, Model, guarded
+from gpu_check_head import check_head_operators
+from gpu_check_rows import check_row_kernels
+from gpu_checks import Checks
+from gpu_measure import MODELS, ROOT, TINY, Bench, Clock, Model, guarded, poisoned, why
+from gpu_peers import peers, use_wheels
 from gpu_rows import row_kernels
+from gpu_step import MODES
+from gpu_verdicts import PARTS, TARGET_TOKENS, TARGETS, doubts, verdicts
 
 from r1ci_engine.kernels import backend_for
 
-PARTS = ("checks", "ceilings", "operator", "invariance", "rows")
 SECONDS = 450.0  # of the 8 minutes that a run may take, so that the last part can end
-TOKENS = (32_768, 8192, 131_072)
-COMPILED_TOKENS = 32_768  # where the compiler's way is measured: each shape takes it half a minute
 MANY_TOKENS = 65_536  # beyond it, fewer rounds
 ROUNDS, FEW_ROUNDS = 7, 3
 ROW_KERNEL_TOKENS = 65_536
 
-# Most times the floor that a mode may take at 32,768 tokens on an H100.
-TARGETS = {
-    "one pass": {"3B": 1.30, "7B": 1.20, "14B": 1.15},
-    "log-prob only": {"3B": 1.35, "7B": 1.25, "14B": 1.20},
-}
+
+class Size(NamedTuple):
+    """How many tokens, and what takes too long to be measured at every number of them."""
+
+    T: int
+    compiled: tuple[str, ...]
+    peers: bool
+
+
+SIZES = (
+    Size(TARGET_TOKENS, (COMPILED, COMPILED_LOGPROB), peers=True),
+    Size(8192, (COMPILED,), peers=False),
+    Size(131_072, (), peers=False),
+)
+TINY_SIZES = tuple(size._replace(T=T) for size, T in zip(SIZES, (64, 32, 128), strict=True))
 
 
 class Report:
@@ -70,99 +102,139 @@ def operator(models: list[Model], bench: Bench, report: Report) -> None:
     report.add(peers=libraries)
     present = [peer["name"] for peer in libraries if peer["why_not"] is None]
     cases: list[dict[str, Any]] = []
-    for T in TOKENS if bench.on_gpu else (64, 32, 128):
+    for T, compiled, with_peers in SIZES if bench.on_gpu else TINY_SIZES:
         rounds = min(bench.rounds, FEW_ROUNDS) if T > MANY_TOKENS else bench.rounds
+        contenders = [*compiled, *(present if with_peers else [])]
+        for name in (COMPILED, COMPILED_LOGPROB, *present):
+            if name not in contenders:
+                bench.clock.leave_out(f"{name} at {T} tokens", "it takes long: not at every size")
         for model in models:
-            compiled = (COMPILED_TOKENS if bench.on_gpu else 64) == T
-            needed = estimate(model, T, rounds, len(present), compiled) if bench.on_gpu else 0.0
+            needed = estimate(model, T, rounds, contenders) if bench.on_gpu else 0.0
             what = f"{model.name} head at {T} tokens"
             if not bench.clock.allows(what, needed):
                 continue
             with guarded(what, bench):
-                cases.append(run_case(model, T, bench._replace(rounds=rounds), present, compiled))
+                cases.append(run_case(model, T, bench._replace(rounds=rounds), contenders))
                 show(cases[-1])
             report.add(cases=cases, memory=memory_lines(cases))
+    middle, T = _middle(models), (SIZES if bench.on_gpu else TINY_SIZES)[0].T
+    what = f"{middle.name} head with an odd vocabulary"
+    if bench.clock.allows(what, 10.0 if bench.on_gpu else 0.0):
+        with guarded(what, bench):
+            report.add(odd=odd_vocabulary(middle, T, bench))
 
 
-def run(parts: list[str], bench: Bench, report: Report, despite_failures: bool) -> bool:
-    """Whether every check was good."""
-    models, good = (MODELS, True) if bench.on_gpu else ([TINY], True)
-    if "checks" in parts:
-        print("\nchecks", flush=True)
-        checks = check_everything(models, bench)
-        good = not checks.failed()
-        report.add(checks=checks.rows, failed=len(checks.failed()))
-    ours = good or despite_failures
+def _middle(models: list[Model]) -> Model:
+    return next((model for model in models if model.name == "7B"), models[0])
+
+
+def check(models: list[Model], bench: Bench, report: Report) -> bool:
+    """Whether at least one check could be made and all of these were good."""
+    checks = Checks(bench)
+    with poisoned():
+        check_head_operators(checks, models)
+        check_row_kernels(checks, models)
+    report.add(checks=checks.rows, failed=checks.failed(), not_made=checks.not_made)
+    return checks.good()
+
+
+def run(parts: list[str], bench: Bench, report: Report, despite_failures: bool) -> list[str]:
+    """What went wrong, other than that something was left out."""
+    models = MODELS if bench.on_gpu else [TINY]
+    wrong: list[str] = []
+
+    def part(name: str, title: str, call: Callable[[], None]) -> None:
+        if name not in parts:
+            return
+        print(f"\n{title}", flush=True)
+        try:
+            call()
+        except Exception as error:  # the next part may still tell something
+            bench.clock.leave_out(f"the rest of {name}", why(error))
+            wrong.append(f"{name} ended early")
+        report.add()
+
+    def checks() -> None:
+        if not check(models, bench, report):
+            wrong.append("checks failed, or none could be made")
+
+    part("checks", "checks", checks)
+    ours = not wrong or despite_failures
+    part("ceilings", "ceilings", lambda: report.add(ceilings=ceilings(models, bench)))
+    part(
+        "invariance",
+        "elements of row 0 that differ from the product of most rows",
+        lambda: report.add(invariance=row_invariance(models, bench)),
+    )
+    if not ours and {"operator", "rows"} & set(parts):
+        bench.clock.leave_out("operator, rows", "checks were not good: no figure of a wrong kernel")
     if not ours:
-        bench.clock.leave_out("operator, rows", "checks failed: no figure of a wrong kernel")
-    if "ceilings" in parts:
-        print("\nceilings", flush=True)
-        report.add(ceilings=ceilings(models, bench))
-    if "operator" in parts and ours:
-        print("\noperator", flush=True)
-        operator(models, bench, report)
-    if "invariance" in parts:
-        print("\nelements of row 0 that differ from the product of most rows", flush=True)
-        report.add(invariance=row_invariance(models, bench))
-    if "rows" in parts and ours:
-        print("\nrow kernels", flush=True)
-        model = next((m for m in models if m.name == "7B"), models[0])
-        T = ROW_KERNEL_TOKENS if bench.on_gpu else 64
-        report.add(rows=row_kernels(model, T, bench))
-    return good
+        return wrong
+    part("operator", "operator", lambda: operator(models, bench, report))
+    T = ROW_KERNEL_TOKENS if bench.on_gpu else 64
+    part(
+        "rows",
+        "row kernels",
+        lambda: report.add(rows=row_kernels(_middle(models), T, bench)),
+    )
+    return wrong
 
 
 def summary(facts: dict[str, Any]) -> None:
-    """Ratios to the floor and to the others: the table to read first."""
-    print("\nmodel   tokens  mode            ms      x floor  target   others' time / ours")
+    """Ratios to the floors and to the others: the table to read first."""
+    print("\nmodel   tokens  mode            ms      x floor  x own products   others' time / ours")
     for case in facts.get("cases", []):
         for mode in MODES:
-            result = case["results"][mode]
-            ratio, beside = case["ratios"][mode], case["beside"][mode]
-            target = TARGETS.get(mode, {}).get(case["model"])
-            met = ""
-            if target is not None and ratio is not None and case["tokens"] == 32_768:
-                met = f"{target:.2f} {'met' if ratio <= target else 'MISSED'}"
             others = ", ".join(
-                f"{name} {text(times, 2)}" for name, times in beside.items() if times is not None
+                f"{name} {text(times, 2)}"
+                for name, times in case["beside"][mode].items()
+                if times is not None
             )
             print(
                 f"{case['model']:<5} {case['tokens']:>8}  {mode:<13}"
-                f" {text(result['ms'], 2):>9} {text(ratio, 2):>9}  {met:<12} {others}"
+                f" {text(case['results'][mode]['ms'], 2):>9} {text(case['ratios'][mode], 2):>9}"
+                f" {text(case['own_ratios'][mode], 2):>9}         {others}"
             )
-    for line in facts.get("memory", []):
-        verdict = "equal within 5 %" if line["equal"] else "NOT equal within 5 %"
-        print(
-            f"memory beyond the gradients, {line['model']} {line['mode']}:"
-            f" {line['extra_few_gib']:.3f} GiB at {line['few']} tokens,"
-            f" {line['extra_many_gib']:.3f} GiB at {line['many']}: {verdict}"
-            f" (of it the head's fp32 sum: {line['sum_gib']:.3f} GiB)"
-        )
     for left in facts.get("left_out", []):
         print(f"left out: {left['what']}: {left['reason']}")
+    for doubt in doubts(facts):
+        print(f"WARNING: {doubt}")
+    for what, figure, target, verdict in verdicts(facts):
+        print(f"{what}: {figure} ({target}): {verdict}")
     print(end="", flush=True)
 
 
 def machine(device: torch.device) -> dict[str, str]:
-    def ask(*command: str) -> str:
-        try:
-            done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-        except (OSError, subprocess.CalledProcessError):
-            return "unknown"
-        return done.stdout.strip()
-
     facts = {"python": platform.python_version(), "torch": torch.__version__}
     if device.type == "cuda":
         import triton
 
         facts["device"] = torch.cuda.get_device_name()
-        facts["driver"] = ask("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader")
+        facts["driver"] = _ask_gpu("driver_version")
+        facts["clocks (most, now) and power limit"] = _ask_gpu(CLOCKS)
         facts |= {"cuda": str(torch.version.cuda), "triton": triton.__version__}
     else:
         facts["device"] = "cpu"
-    facts["commit"] = ask("git", "rev-parse", "--short", "HEAD")
+    commit = _ask("git", "rev-parse", "--short", "HEAD")
+    facts["commit"] = commit or os.environ.get("R1CI_COMMIT") or "unknown"
     facts["date"] = time.strftime("%Y-%m-%d")
     return facts
+
+
+CLOCKS = "clocks.max.sm,clocks.sm,power.limit"
+
+
+def _ask_gpu(query: str) -> str:
+    answer = _ask("nvidia-smi", f"--query-gpu={query}", "--format=csv,noheader")
+    return answer.partition("\n")[0] or "unknown"
+
+
+def _ask(*command: str) -> str:
+    try:
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+    return done.stdout.strip()
 
 
 def main() -> None:
@@ -170,6 +242,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, metavar="OUT", help="write the figures here")
     parser.add_argument("--seconds", type=float, default=SECONDS, help="time that a run may take")
     parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS), metavar="PART")
+    parser.add_argument("--peers", type=Path, metavar="FOLDER", help="wheels of other libraries")
     parser.add_argument("--despite-failures", action="store_true", help="time wrong kernels too")
     parser.add_argument("--self-check", action="store_true", help="tiny widths on CPU")
     options = parser.parse_args()
@@ -178,6 +251,8 @@ def main() -> None:
         print("no GPU is used: tiny widths on CPU check this program, its times mean nothing")
     device = torch.device("cuda" if on_gpu else "cpu")
     bench = Bench(device, ROUNDS if on_gpu else 2, Clock(options.seconds))
+    if options.peers is not None:
+        use_wheels(options.peers)
     seed = time.time_ns() % 2**32
     torch.manual_seed(seed)
 
@@ -185,16 +260,16 @@ def main() -> None:
     print(", ".join(f"{name} {value}" for name, value in facts.items()))
     print(f"kernels: {backend_for(device)}; seed {seed}", flush=True)
     about = {"bench": "gpu", "self_check": not on_gpu, "machine": facts, "seed": seed}
-    report = Report(options.json, bench.clock, about)
+    asked = {"parts": options.only, "despite_failures": options.despite_failures}
+    report = Report(options.json, bench.clock, about | asked)
     report.add(backend=backend_for(device), rounds=bench.rounds, targets=TARGETS)
-    try:
-        good = run(options.only, bench, report, options.despite_failures)
-    finally:
-        report.add()
+    wrong = run(options.only, bench, report, options.despite_failures)
+    if on_gpu:
+        report.add(clocks_at_the_end=_ask_gpu(CLOCKS))
     summary(report.facts)
     print(f"\n{bench.clock.taken():.0f} s")
-    if not good:
-        raise SystemExit("error: checks failed")
+    if wrong:
+        raise SystemExit(f"error: {'; '.join(wrong)}")
 
 
 if __name__ == "__main__":

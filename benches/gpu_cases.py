@@ -1,194 +1,66 @@
 """The head operator in its three modes, beside full logits, a compiler and other libraries.
 
-    one pass        linear_grpo_loss and its gradients         products: 6 T D V
-    two passes      linear_logprob, a loss on it, gradients             8 T D V
-    log-prob only   linear_logprob without gradients                    2 T D V
-
-The floor of a mode is its products at the rate that they reach in the same rounds, and nothing
-else. Full logits are the leanest that plain torch can do: a product in bf16, fp32 from there, no
-entropy. The losses of other libraries that are not GRPO are plain cross-entropy, which is no more
-work than ours does. Peers that are not installed are listed with that reason.
+Two floors. That of the design: the products that a mode cannot do without, at the rate of a big
+square product in the same rounds. Its own: the same products as the operator does them, chunk by
+chunk. The distance between the two is what the shapes of the chunks cost.
 """
 
-import importlib
-import importlib.metadata
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
-import torch.nn.functional as F
-from gpu_ceilings import bandwidth, copy_call, head_products, rate, text
-from gpu_measure import GIB, Bench, Call, Model, Result, head_inputs, measure
-from torch import Tensor
+from gpu_ceilings import bandwidth, copy_call, head_products, rate, square_call, text
+from gpu_measure import GIB, Bench, Call, Model, Result, measure, why
+from gpu_peers import PEERS
+from gpu_step import MODES, UNITS, Step, full_logprob, make_step, with_vocabulary
 
-from r1ci_engine.kernels import (
-    PolicyLoss,
-    Tokens,
-    linear_grpo_loss,
-    linear_logprob,
-    policy_loss,
-)
+from r1ci_engine.kernels import linear_logprob
 from r1ci_engine.kernels.head import default_chunk_bytes, plan_chunks
 from r1ci_engine.kernels.row_stats import row_stats_backward, row_stats_forward
 
-LOSS = PolicyLoss("dapo", clip_high=0.28)
-SEQUENCE = 4096  # tokens of one, where a library wants sequences
-MODES = ("one pass", "two passes", "log-prob only")
-PLAIN = ("full logits, step", "full logits, log-prob", "torch.compile, step")
+EAGER, EAGER_LOGPROB = "full logits, step", "full logits, log-prob"
+COMPILED, COMPILED_LOGPROB = "torch.compile, step", "torch.compile, log-prob"
+PLAIN = (EAGER, EAGER_LOGPROB, COMPILED, COMPILED_LOGPROB)
+ODD_VOCABULARY = 151_665  # tokens of a tokenizer; rows of as many bf16 are not aligned to 16 bytes
 
 
-def full_logprob(hidden_TD: Tensor, weight_VD: Tensor, target_T: Tensor) -> Tensor:
-    """What a trainer without a fused head does, at its leanest."""
-    logits_TV = (hidden_TD @ weight_VD.T).float()
-    return -F.cross_entropy(logits_TV, target_T, reduction="none")
-
-
-class Step(NamedTuple):
-    """One loss and its two gradients."""
-
-    hidden_TD: Tensor
-    weight_VD: Tensor
-    target_T: Tensor
-    tokens: Tokens
-
-    def gradients(self, loss: Tensor) -> tuple[Tensor, ...]:
-        return torch.autograd.grad(loss, (self.hidden_TD, self.weight_VD))
-
-    def one_pass(self) -> tuple[Tensor, ...]:
-        head = (self.hidden_TD, self.weight_VD, self.target_T)
-        return self.gradients(linear_grpo_loss(*head, self.tokens, LOSS).loss)
-
-    def two_passes(self) -> tuple[Tensor, ...]:
-        logprob_T, entropy_T = linear_logprob(self.hidden_TD, self.weight_VD, self.target_T)
-        return self.gradients(policy_loss(logprob_T, entropy_T, self.tokens, LOSS))
-
-    def plain(self, logprob: Callable[..., Tensor]) -> tuple[Tensor, ...]:
-        logprob_T = logprob(self.hidden_TD, self.weight_VD, self.target_T)
-        return self.gradients(policy_loss(logprob_T, logprob_T, self.tokens, LOSS))
-
-    @torch.no_grad()
-    def forward(self, call: Callable[..., object]) -> object:
-        return call(self.hidden_TD, self.weight_VD, self.target_T)
-
-
-def make_step(model: Model, T: int, bench: Bench) -> Step:
-    """On policy, every token trained: no row may be skipped."""
-    advantage_T = torch.randn(T, device=bench.device)
-    advantage_T = torch.where(advantage_T < 0, advantage_T - 0.1, advantage_T + 0.1)
-    weight_T = torch.full((T,), 1 / T, device=bench.device)
-    return Step(*head_inputs(model, T, bench), Tokens(advantage_T, weight_T))
-
-
-def torch_cross_entropy(step: Step) -> Call:
-    from torch.nn import LinearCrossEntropyOptions  # type: ignore[attr-defined]
-
-    fused: Any = F.linear_cross_entropy  # type: ignore[attr-defined]
-    options = LinearCrossEntropyOptions()
-    head = (step.hidden_TD, step.weight_VD, step.target_T)
-    return lambda: step.gradients(fused(*head, options=options))
-
-
-def liger_grpo(step: Step) -> Call:
-    from liger_kernel.chunked_loss import LigerFusedLinearGRPOLoss  # type: ignore[import-not-found]
-
-    fused = LigerFusedLinearGRPOLoss(beta=0.0, use_ref_model=False)
-    T, D = step.hidden_TD.shape
-    B = max(1, T // SEQUENCE)
-    target_BS, advantage_B = step.target_T.view(B, -1), step.tokens.advantage_N[:B]
-    mask_BS = torch.ones_like(target_BS)
-
-    def call() -> object:
-        hidden_BSD = step.hidden_TD.view(B, -1, D)
-        return step.gradients(fused(hidden_BSD, step.weight_VD, target_BS, mask_BS, advantage_B)[0])
-
-    return call
-
-
-def liger_cross_entropy(step: Step) -> Call:
-    from liger_kernel.transformers.functional import (  # type: ignore[import-not-found]
-        liger_fused_linear_cross_entropy,
-    )
-
-    head = (step.hidden_TD, step.weight_VD, step.target_T)
-    return lambda: step.gradients(liger_fused_linear_cross_entropy(*head))
-
-
-def quack_cross_entropy(step: Step) -> Call:
-    from quack.linear_cross_entropy import (  # type: ignore[import-not-found]
-        chunked_linear_cross_entropy,
-    )
-
-    head = (step.hidden_TD, step.weight_VD, step.target_T)
-    return lambda: step.gradients(chunked_linear_cross_entropy(*head))
-
-
-PEERS: dict[str, tuple[str, Callable[[Step], Call]]] = {
-    "torch linear_cross_entropy": ("torch", torch_cross_entropy),
-    "Liger GRPO": ("liger_kernel", liger_grpo),
-    "Liger cross-entropy": ("liger_kernel", liger_cross_entropy),
-    "QuACK cross-entropy": ("quack", quack_cross_entropy),
-}
-
-
-def peers(bench: Bench) -> list[dict[str, Any]]:
-    """Each with its version, or the reason why it is not measured."""
-    found = []
-    for name, (module, _) in PEERS.items():
-        why = None
-        try:
-            importlib.import_module(module)
-        except Exception as error:  # a library may fail to load in any way
-            why = f"not importable: {type(error).__name__}"
-        if module == "torch" and not hasattr(F, "linear_cross_entropy"):
-            why = f"torch {torch.__version__} has none"
-        if why is None and module != "torch" and not bench.on_gpu:
-            why = "needs a GPU"
-        found.append({"name": name, "version": None if why else _version(module), "why_not": why})
-    return found
-
-
-def _version(module: str) -> str:
-    names = importlib.metadata.packages_distributions().get(module, [])
-    return importlib.metadata.version(names[0]) if names else "unknown"
-
-
-def estimate(model: Model, T: int, rounds: int, present: int, compiled: bool) -> float:
+def estimate(model: Model, T: int, rounds: int, contenders: list[str]) -> float:
     """Seconds that a case may need, rather too many: 2 T D V a unit, at half of an H100's rate."""
+    unit = 2 * T * model.D * model.V / 4e14
     plain = 12 if T < 100_000 else 0  # beyond that, full logits fail at once
-    units = 8 + plain + 5 * present
-    return 2 * T * model.D * model.V * units / 4e14 * (rounds + 2) + (35.0 if compiled else 5.0)
+    seconds = unit * (8 + plain) * (rounds + 2) + 5.0
+    for name in contenders:
+        slow = PEERS[name].units if name in PEERS else 4
+        seconds += unit * slow * (min(rounds, 3) + 2) + (12.0 if name not in PEERS else 2.0)
+    return seconds
 
 
-def run_case(
-    model: Model, T: int, bench: Bench, present: list[str], compiled: bool
-) -> dict[str, Any]:
-    """One head at one number of tokens: modes, plain torch, peers, products, row kernels, copy."""
+def run_case(model: Model, T: int, bench: Bench, contenders: list[str]) -> dict[str, Any]:
+    """One head at one number of tokens: modes, plain torch, parts of a chunk, and `contenders`,
+    which are peers or the compiler's ways."""
     step = make_step(model, T, bench)
     D, V = model.D, model.V
     rows = min(plan_chunks(step.hidden_TD, V, default_chunk_bytes(bench.device))[0], T)
-    parts, copied = _parts(step, rows, bench)
+    parts, square_flops, copied = _parts(step, rows, bench)
     modes: dict[str, Call] = {
         "one pass": step.one_pass,
         "two passes": step.two_passes,
         "log-prob only": lambda: step.forward(linear_logprob),
-        "full logits, step": lambda: step.plain(full_logprob),
-        "full logits, log-prob": lambda: step.forward(full_logprob),
+        EAGER: lambda: step.plain(full_logprob),
+        EAGER_LOGPROB: lambda: step.forward(full_logprob),
     }
-    if compiled:
-        backend = "inductor" if bench.on_gpu else "aot_eager"
-        fused = torch.compile(full_logprob, dynamic=False, backend=backend)
-        modes["torch.compile, step"] = lambda: step.plain(fused)
     results: dict[str, Result] = {}
-    for name in present:
+    for name in contenders:
         try:
-            modes[name] = PEERS[name][1](step)
+            modes[name] = PEERS[name].make(step) if name in PEERS else _compiled(name, step, bench)
         except Exception as error:
             results[name] = {"ms": None, "spread_ms": None, "peak_gib": None}
-            results[name]["failure"] = f"{type(error).__name__}: {error}"[:200]
+            results[name]["failure"] = why(error)
     results |= measure(parts | modes, bench)
     ms = {name: result["ms"] for name, result in results.items()}
-    floors = _floors(ms, T / rows)
+    square = rate(square_flops, results["square"])
+    floors, own = design_floors(square, T, D, V), own_floors(ms, T / rows)
     flops = 2 * rows * D * V
+    size = step.weight_VD.element_size()
     return {
         "model": model.name,
         "D": D,
@@ -198,25 +70,47 @@ def run_case(
         "results": {name: results[name] for name in results if name not in parts},
         "parts": {name: results[name] for name in parts},
         "tflops": {p: rate(flops, results[f"product {p}"]) for p in _PRODUCTS},
+        "square_tflops": square,
         "copy_tb_s": bandwidth(copied, results["copy"]),
         "floors_ms": floors,
+        "own_floors_ms": own,
         "row_kernels_ms": _row_kernels(ms, T / rows),
-        "ratios": {mode: _ratio(ms[mode], floors[mode]) for mode in MODES},
-        "beside": {
-            mode: {other: _ratio(ms[other], ms[mode]) for other in _others(mode, results)}
-            for mode in MODES
+        "ratios": {mode: ratio(ms[mode], floors[mode]) for mode in MODES},
+        "own_ratios": {mode: ratio(ms[mode], own[mode]) for mode in MODES},
+        "beside": beside(ms),
+        "extra_gib": {
+            name: extra(results[name]["peak_gib"], name, T, D, V, size) for name in (*MODES, EAGER)
         },
-        # Beyond the two gradients as they are handed out; the head's fp32 sum is part of it.
-        "extra_gib": {mode: _extra(results[mode], mode, step) for mode in MODES},
-        "sum_gib": 0.0 if bench.dtype == torch.float32 else V * D * 4 / GIB,
     }
+
+
+def _compiled(name: str, step: Step, bench: Bench) -> Call:
+    backend = "inductor" if bench.on_gpu else "aot_eager"
+    fused = torch.compile(full_logprob, dynamic=False, backend=backend)
+    return (lambda: step.plain(fused)) if name == COMPILED else (lambda: step.forward(fused))
+
+
+def odd_vocabulary(model: Model, T: int, bench: Bench) -> dict[str, Any]:
+    """The one-pass loss with a vocabulary as it is and as it is padded, in the same rounds."""
+    step = make_step(model, T, bench)
+    odd = ODD_VOCABULARY if bench.on_gpu else model.V - 3
+    steps = {V: with_vocabulary(step, V) for V in (model.V, odd)}
+    results = measure({str(V): own.one_pass for V, own in steps.items()}, bench)
+    slower = ratio(results[str(odd)]["ms"], results[str(model.V)]["ms"])
+    print(f"  one pass, {model.name} at {T} tokens: vocabulary of {odd} / {model.V}: "
+          f"{text(slower, 2)} x the time", flush=True)  # fmt: skip
+    about = {"model": model.name, "tokens": T, "padded": model.V, "odd": odd}
+    return about | {"odd_to_padded": slower, "results": results}
 
 
 _PRODUCTS = ("logits", "dhidden", "dweight")
 
 
-def _parts(step: Step, rows: int, bench: Bench) -> tuple[dict[str, Call], int]:
-    """What a chunk consists of: three products, two row kernels. And a copy."""
+def _parts(step: Step, rows: int, bench: Bench) -> tuple[dict[str, Call], float, int]:
+    """What a chunk consists of, three products and two row kernels; a square product, a copy.
+
+    With the operations of the square product and the bytes of the copy.
+    """
     hidden_CD, weight_VD = step.hidden_TD.detach()[:rows], step.weight_VD.detach()
     target_C = step.target_T[:rows]
     D, V = hidden_CD.shape[1], weight_VD.shape[0]
@@ -225,17 +119,27 @@ def _parts(step: Step, rows: int, bench: Bench) -> tuple[dict[str, Call], int]:
     sum_VD = torch.zeros(V, D, device=bench.device)
     products = head_products(hidden_CD, weight_VD, dlogits_CV, sum_VD)
     logprob_C, entropy_C, lse_C = row_stats_forward(logits_CV, target_C, 1.0)
+    square, flops = square_call(bench)
     copy, size = copy_call(bench)
     calls: dict[str, Call] = {f"product {name}": call for name, call in products.items()}
     calls["rows forward"] = lambda: row_stats_forward(logits_CV, target_C, 1.0)
     calls["rows backward"] = lambda: row_stats_backward(
         logits_CV, target_C, lse_C, entropy_C, logprob_C, None, 1.0, bench.dtype
     )
-    calls["copy"] = copy
-    return calls, size
+    calls |= {"square": square, "copy": copy}
+    return calls, flops, size
 
 
-def _floors(ms: dict[str, float | None], chunks: float) -> dict[str, float | None]:
+def design_floors(square_tflops: float | None, T: int, D: int, V: int) -> dict[str, float | None]:
+    """Milliseconds of the products that each mode needs, at the rate of the square one."""
+    if square_tflops is None:
+        return dict.fromkeys(MODES)
+    unit = 2 * T * D * V / square_tflops / 1e9
+    return {mode: UNITS[mode] * unit for mode in MODES}
+
+
+def own_floors(ms: dict[str, float | None], chunks: float) -> dict[str, float | None]:
+    """The same products at the rates of a chunk's own, of which there are `chunks`."""
     logits, dhidden, dweight = (ms[f"product {name}"] for name in _PRODUCTS)
     if logits is None or dhidden is None or dweight is None:
         return dict.fromkeys(MODES)
@@ -255,32 +159,40 @@ def _row_kernels(ms: dict[str, float | None], chunks: float) -> dict[str, float 
     }
 
 
-def _others(mode: str, results: dict[str, Result]) -> list[str]:
-    """Whom a mode is compared with: whoever does the same, a step or log-probabilities."""
-    if mode == "log-prob only":
-        return ["full logits, log-prob"]
-    return [name for name in results if name in PEERS or (name in PLAIN and name.endswith("step"))]
+def beside(ms: dict[str, float | None]) -> dict[str, dict[str, float | None]]:
+    """Times of others over ours, mode by mode: above 1, ours is faster."""
+
+    def others(mode: str) -> list[str]:
+        if mode == "log-prob only":
+            return [name for name in (EAGER_LOGPROB, COMPILED_LOGPROB) if name in ms]
+        return [name for name in ms if name in PEERS or name in (EAGER, COMPILED)]
+
+    return {mode: {other: ratio(ms[other], ms[mode]) for other in others(mode)} for mode in MODES}
 
 
-def _ratio(a: float | None, b: float | None) -> float | None:
+def ratio(a: float | None, b: float | None) -> float | None:
     return None if a is None or b is None else a / b
 
 
-def _extra(result: Result, mode: str, step: Step) -> float | None:
-    if result["peak_gib"] is None:
-        return None
-    gradients = 0 if mode == "log-prob only" else step.hidden_TD.nbytes + step.weight_VD.nbytes
-    return result["peak_gib"] - gradients / GIB
+def extra(peak_gib: float | None, name: str, T: int, D: int, V: int, size: int) -> float | None:
+    """GiB beyond what must be: the gradient of the rows, and that of the head as it is summed.
+
+    Ours sums it in fp32, plain torch in the type of the head, whose elements have `size` bytes.
+    """
+    if peak_gib is None or name == "log-prob only":
+        return peak_gib
+    sum_size = size if name == EAGER else max(4, size)
+    return peak_gib - (T * D * size + V * D * sum_size) / GIB
 
 
 def memory_lines(cases: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Whether the memory beyond the gradients is the same at the fewest and the most tokens."""
+    """What a mode needs beyond the gradients at the fewest and the most tokens, and at any."""
     lines = []
     for name in dict.fromkeys(case["model"] for case in cases):
         own = sorted((case for case in cases if case["model"] == name), key=lambda c: c["tokens"])
         for mode in MODES:
             known = [(c["tokens"], c["extra_gib"][mode]) for c in own]
-            known = [(T, extra) for T, extra in known if extra is not None]
+            known = [(T, extra_gib) for T, extra_gib in known if extra_gib is not None]
             if len(known) < 2:
                 continue
             (few, small), (many, large) = known[0], known[-1]
@@ -288,22 +200,25 @@ def memory_lines(cases: list[dict[str, Any]]) -> list[dict[str, Any]]:
             lines.append(
                 {"model": name, "mode": mode, "few": few, "extra_few_gib": small}
                 | {"many": many, "extra_many_gib": large, "equal": equal}
-                | {"sum_gib": 0.0 if mode == "log-prob only" else own[0]["sum_gib"]}
+                | {"most_gb": max(extra_gib for _, extra_gib in known) * GIB / 1e9}
             )
     return lines
 
 
 def show(case: dict[str, Any]) -> None:
     print(f"\n{case['model']} head (D={case['D']}, V={case['V']}), {case['tokens']} tokens")
-    rates = ", ".join(f"{part} {text(value, 0)}" for part, value in case["tflops"].items())
-    print(f"  products, TFLOP/s: {rates}; copy {text(case['copy_tb_s'], 2)} TB/s")
+    rates = {"square": case["square_tflops"]} | case["tflops"]
+    shown = ", ".join(f"{part} {text(value, 0)}" for part, value in rates.items())
+    print(f"  products, TFLOP/s: {shown}; copy {text(case['copy_tb_s'], 2)} TB/s")
     for name, result in case["results"].items():
         if result["ms"] is None:
             print(f"  {name:<27} {result['failure']}")
             continue
-        ratio = text(case["ratios"].get(name), 2)
+        ratios = [text(case[kind].get(name), 2) for kind in ("ratios", "own_ratios")]
         print(
             f"  {name:<27} {result['ms']:>9.2f} ms  +-{result['spread_ms']:<7.2f}"
-            f" peak {text(result['peak_gib'], 2):>6} GiB  {ratio:>6} x floor"
+            f" peak {text(result['peak_gib'], 2):>6} GiB"
+            f"  {ratios[0]:>6} x floor, {ratios[1]:>6} x own products"
+            f"{'' if result['failure'] is None else '  then ' + result['failure']}"
         )
     print(end="", flush=True)

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from gpu_measure import GIB, HEAD_WIDTH, Bench, Call, Model, Result, free, guarded, measure
+from gpu_measure import GIB, HEAD_WIDTH, Bench, Call, Model, Result, guarded, measure
 from torch import Tensor
 
 CHUNK_ROWS = (1024, 2048, 2304, 3328, 3584, 4224)
@@ -18,23 +18,40 @@ SQUARE = 8192
 INVARIANCE_ROWS = (1, 8, 64, 256, 4096)
 
 
+def fp32_logits(hidden_CD: Tensor, weight_VD: Tensor) -> Tensor:
+    if not hidden_CD.is_cuda:  # there torch has no product with a longer result
+        return hidden_CD.float() @ weight_VD.float().T
+    return torch.mm(hidden_CD, weight_VD.T, out_dtype=torch.float32)
+
+
 def head_products(
     hidden_CD: Tensor, weight_VD: Tensor, dlogits_CV: Tensor, sum_VD: Tensor
 ) -> dict[str, Call]:
     """The three products of a chunk: fp32 logits, gradient of the rows, sum of the head's."""
-    if not hidden_CD.is_cuda:  # there torch has no product with a longer result
+    if not hidden_CD.is_cuda:
         return {
-            "logits": lambda: hidden_CD.float() @ weight_VD.float().T,
+            "logits": lambda: fp32_logits(hidden_CD, weight_VD),
             "dhidden": lambda: dlogits_CV @ weight_VD,
             "dweight": lambda: sum_VD.addmm_(dlogits_CV.float().T, hidden_CD.float()),
         }
     return {
-        "logits": lambda: torch.mm(hidden_CD, weight_VD.T, out_dtype=torch.float32),
+        "logits": lambda: fp32_logits(hidden_CD, weight_VD),
         "dhidden": lambda: dlogits_CV @ weight_VD,
         "dweight": lambda: torch.addmm(
             sum_VD, dlogits_CV.T, hidden_CD, out_dtype=torch.float32, out=sum_VD
         ),
     }
+
+
+def square_side(bench: Bench) -> int:
+    return SQUARE if bench.on_gpu else 64
+
+
+def square_call(bench: Bench) -> tuple[Call, float]:
+    """The product whose rate counts as the most that the machine can do, and its operations."""
+    side = square_side(bench)
+    a, b = (torch.randn(side, side, device=bench.device).to(bench.dtype) for _ in "ab")
+    return lambda: a @ b, 2.0 * side**3
 
 
 def copy_call(bench: Bench) -> tuple[Call, int]:
@@ -57,8 +74,9 @@ def bandwidth(size: int, result: Result) -> float | None:
 
 def ceilings(models: list[Model], bench: Bench) -> dict[str, Any]:
     """The rates of products and copy; nothing of the engine runs."""
-    found = _square_and_copy(bench)
-    free(bench)
+    found: dict[str, Any] = dict.fromkeys(("square_tflops", "square", "copy_tb_s"))
+    with guarded("square product and copy", bench):
+        found = _square_and_copy(bench)
     rows = []
     for model in models:
         for C in CHUNK_ROWS if bench.on_gpu else (16, 32):
@@ -70,13 +88,13 @@ def ceilings(models: list[Model], bench: Bench) -> dict[str, Any]:
 
 
 def _square_and_copy(bench: Bench) -> dict[str, Any]:
-    side = SQUARE if bench.on_gpu else 64
-    a, b = (torch.randn(side, side, device=bench.device).to(bench.dtype) for _ in "ab")
+    square, flops = square_call(bench)
     copy, size = copy_call(bench)
-    results = measure({"square": lambda: a @ b, "copy": copy}, bench)
-    square, copied = rate(2 * side**3, results["square"]), bandwidth(size, results["copy"])
-    print(f"product of {side}^3: {text(square, 0)} TFLOP/s; copy: {text(copied, 2)} TB/s")
-    return {"square_tflops": square, "square": side, "copy_tb_s": copied}
+    results = measure({"square": square, "copy": copy}, bench)
+    reached, copied = rate(flops, results["square"]), bandwidth(size, results["copy"])
+    side = square_side(bench)
+    print(f"product of {side}^3: {text(reached, 0)} TFLOP/s; copy: {text(copied, 2)} TB/s")
+    return {"square_tflops": reached, "square": side, "copy_tb_s": copied}
 
 
 def _products(model: Model, C: int, bench: Bench) -> dict[str, Any]:
@@ -138,15 +156,12 @@ def _products_of(name: str, bench: Bench) -> dict[str, Product]:
     def plain(x_MK: Tensor, weight_NK: Tensor) -> Tensor:
         return x_MK @ weight_NK.T
 
-    def longer(x_MK: Tensor, weight_NK: Tensor) -> Tensor:
-        return torch.mm(x_MK, weight_NK.T, out_dtype=torch.float32)
-
     ways: dict[str, Product] = {"as it comes": plain}
     if bench.on_gpu:
         ways["without split-k"] = _unsplit(plain)
         if name == "head":  # the operator's own product
-            ways["fp32 result"] = longer
-            ways["fp32 result, without split-k"] = _unsplit(longer)
+            ways["fp32 result"] = fp32_logits
+            ways["fp32 result, without split-k"] = _unsplit(fp32_logits)
     return ways
 
 

@@ -1,9 +1,10 @@
 """What the kernel benches share: widths of real models, inputs, a clock, and how a call is timed.
 
 A call is timed in rounds: each round takes every contender once, in turn, so that clocks and heat
-treat them alike. Times are medians over rounds, the spread is the distance between the quartiles.
-A contender that runs out of memory or fails stays in the results, with the reason. Peak memory is
-above what was allocated before the call, so it contains what the call returns.
+treat them alike; a slow one is left out of the last rounds. Times are medians over rounds, the
+spread is the distance between the quartiles. A contender that runs out of memory or fails stays
+in the results, with the reason. Peak memory is above what was allocated before the call, so it
+contains what the call returns.
 """
 
 import gc
@@ -12,6 +13,7 @@ import statistics
 import sys
 import tempfile
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,6 +29,7 @@ sys.path.insert(0, str(ROOT / "python"))  # the benches run where nothing is ins
 GIB = 2**30
 ENOUGH_MS = 5.0  # a timing shorter than this repeats its call
 MOST_REPEATS = 20
+SLOW_MS, SLOW_ROUNDS = 400.0, 3  # a contender this slow is not timed more often
 HEAVY_GIB = 16.0  # the allocator would otherwise be timed, handing blocks to and fro
 
 Call = Callable[[], object]
@@ -110,23 +113,33 @@ def head_inputs(model: Model, T: int, bench: Bench) -> tuple[Tensor, Tensor, Ten
     return hidden_TD.requires_grad_(), weight_VD.to(bench.dtype).requires_grad_(), target_T
 
 
-def poison(bench: Bench) -> None:
-    """Fills the memory that the next tensors will get with NaN: whoever forgets to write shows."""
-    if not bench.on_gpu:
-        return
-    share = min(4 * GIB, bench.memory() // 4)
-    sizes = [share // 2] * 2 + [32 << 20] * 16 + [512 << 10] * 128
-    blocks = [
-        torch.full((size,), 255, dtype=torch.uint8, device=bench.device) for size in sizes
-    ]  # bytes of ones are NaN in every floating type
-    del blocks
+@contextmanager
+def poisoned() -> Iterator[None]:
+    """New tensors without contents are NaN, so that an element that nobody writes shows."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of operations that have no deterministic form
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        try:
+            if not torch.empty(1).isnan().all():
+                raise RuntimeError("torch does not fill new tensors: checks would prove less")
+            yield
+        finally:
+            torch.use_deterministic_algorithms(False)
 
 
 def free(bench: Bench) -> None:
-    """Hands the device's memory back, that of dead circles of objects too."""
-    if bench.on_gpu:
+    """Hands the device's memory back, that of dead circles of objects too.
+
+    Never raises: after an error that a device does not recover from, this call would as well, and
+    what comes next says so itself.
+    """
+    if not bench.on_gpu:
+        return
+    try:
         gc.collect()
         torch.cuda.empty_cache()
+    except Exception as error:
+        print(f"memory was not handed back: {why(error)}", flush=True)
 
 
 @contextmanager
@@ -135,8 +148,15 @@ def guarded(what: str, bench: Bench) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        bench.clock.leave_out(what, _reason(error))
+        bench.clock.leave_out(what, why(error))
     free(bench)
+
+
+def why(error: Exception) -> str:
+    if isinstance(error, torch.OutOfMemoryError):
+        return "out of memory"
+    lines = str(error).strip().splitlines() or [""]
+    return f"{type(error).__name__}: {lines[0][:200]}"
 
 
 class _Series:
@@ -145,6 +165,9 @@ class _Series:
         self.peak_gib: float | None = None
         self.repeats = 1
         self.failure: str | None = None
+
+    def enough(self) -> bool:
+        return len(self.times) >= SLOW_ROUNDS and self.times[0] > SLOW_MS
 
     def result(self) -> Result:
         failure = self.failure
@@ -169,7 +192,7 @@ def measure(contenders: dict[str, Call], bench: Bench) -> dict[str, Result]:
     for round_ in range(-1, bench.rounds):  # the first one warms up, compiles and counts
         for name, call in contenders.items():
             series = all_series[name]
-            if series.failure is not None:
+            if series.failure is not None or series.enough():
                 continue
             if bench.clock.left() < 0:
                 break
@@ -181,18 +204,11 @@ def measure(contenders: dict[str, Call], bench: Bench) -> dict[str, Result]:
                         call()
                     series.times.append(_time(call, series.repeats, bench))
             except Exception as error:
-                series.failure = _reason(error)
+                series.failure = why(error)
             if series.failure is not None:
                 print(f"  {name}: {series.failure}", flush=True)
                 free(bench)
     return {name: series.result() for name, series in all_series.items()}
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, torch.OutOfMemoryError):
-        return "out of memory"
-    lines = str(error).strip().splitlines() or [""]
-    return f"{type(error).__name__}: {lines[0][:200]}"
 
 
 def _warm_up(call: Call, series: _Series, bench: Bench) -> None:

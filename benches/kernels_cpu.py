@@ -43,7 +43,7 @@ def main() -> None:
     }
     cases = []
     for T in tokens:
-        case = run_case(model, T, bench, present=[], compiled=False)
+        case = run_case(model, T, bench, contenders=[])
         show(case)
         cases.append(case)
     packing = [run_packing(*case) for case in (CASES[:1] if tiny else CASES)]

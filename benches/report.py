@@ -2,8 +2,9 @@
 
     python benches/report.py FILE.json [...] [--folder benches/results]
 
-What limits a figure stands before the figure, and the cases that lose stay in. A self-check is
-refused: its times mean nothing.
+What limits a figure stands before the figure, and the cases that lose stay in. Several reports of
+benches/gpu.py on one machine in one month become one page, later ones over earlier ones. A
+self-check is refused: its times mean nothing.
 """
 
 import argparse
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from gpu_page import gpu_page
+from gpu_verdicts import merge
 from tables import number, table
 
 RESULTS = Path(__file__).parent / "results"
@@ -63,7 +65,7 @@ def kernels_cpu_page(report: dict[str, Any]) -> list[str]:
                 number(r["ms"], 1, r["failure"] or "-"),
                 number(r["spread_ms"], 1),
                 number(r["peak_gib"] and r["peak_gib"] * 1024, 1),
-                number(case["ratios"].get(name), 2),
+                number(case["own_ratios"].get(name), 2),
             )
             for name, r in case["results"].items()
         )
@@ -294,18 +296,21 @@ PAGES: dict[str, Callable[[dict[str, Any]], list[str]]] = {
 }
 
 
-def write_page(report: dict[str, Any], folder: Path) -> Path:
-    """Writes the page of one report and returns where."""
+def page_path(report: dict[str, Any], folder: Path) -> Path:
     machine = report["machine"]
     hardware = machine.get("device") or machine["processor"]
     slug = re.sub(r"[^a-z0-9]+", "-", hardware.lower()).strip("-")
     month = machine["date"][:7].replace("-", "")
+    return folder / f"{report['bench']}_{slug}_{month}.md"
+
+
+def write_page(report: dict[str, Any], path: Path) -> None:
+    machine = report["machine"]
+    hardware = machine.get("device") or machine["processor"]
     facts = ", ".join(f"{name} {value}" for name, value in machine.items())
     lines = [f"# {report['bench']} on {hardware}", "", f"Measured with {facts}.", ""]
-    path = folder / f"{report['bench']}_{slug}_{month}.md"
-    folder.mkdir(parents=True, exist_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("\n".join([*lines, *PAGES[report["bench"]](report)]) + "\n")
-    return path
 
 
 def main() -> None:
@@ -313,11 +318,18 @@ def main() -> None:
     parser.add_argument("reports", type=Path, nargs="+", metavar="FILE.json")
     parser.add_argument("--folder", type=Path, default=RESULTS)
     options = parser.parse_args()
-    for path in options.reports:
-        report = json.loads(path.read_text())
+    pages: dict[Path, list[dict[str, Any]]] = {}
+    for source in options.reports:
+        report = json.loads(source.read_text())
         if report.get("self_check"):
-            raise SystemExit(f"error: `{path}` is a self-check, its times mean nothing")
-        print(write_page(report, options.folder))
+            raise SystemExit(f"error: `{source}` is a self-check, its times mean nothing")
+        pages.setdefault(page_path(report, options.folder), []).append(report)
+    for path, reports in pages.items():
+        if len(reports) > 1 and reports[0]["bench"] != "gpu":
+            raise SystemExit(f"error: {len(reports)} of these reports would become `{path}`")
+    for path, reports in pages.items():
+        write_page(merge(reports) if len(reports) > 1 else reports[0], path)
+        print(path)
 
 
 if __name__ == "__main__":
