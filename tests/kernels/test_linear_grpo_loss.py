@@ -251,6 +251,18 @@ def test_no_rows_and_no_weights(backend: str, device: torch.device) -> None:
             assert all((found[name] == 0).all() for name in ("dhidden", "dweight", "dbias"))
 
 
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_weight_below_zero_counts(variant: Variant, device: torch.device) -> None:
+    """Also where there is no advantage, and as a token of its sequence."""
+    inputs, tokens = world(variant, device)
+    signs_T = 1 - 2 * (torch.arange(T, device=device) % 3 == 0).float()
+    mixed = replace(tokens, weight_N=signs_T * tokens.weight_N)
+    for loss in (full_loss(variant), PolicyLoss(variant, clip_low=0.1, clip_high=0.15)):
+        right = reference(inputs, mixed, loss)
+        assert ((right["logprob"] != 0) == (mixed.weight_N != 0)).all()
+        agree(run(linear_grpo_loss, inputs, mixed, loss), right, 1e-5)
+
+
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.int64])
 @pytest.mark.parametrize("variant", ["grpo", "gspo"])
 def test_tokens_of_any_type_are_taken_as_fp32(

@@ -161,6 +161,16 @@ def test_a_third_is_a_third_in_bf16(again: bool, device: torch.device) -> None:
         assert deviation.mean().abs() < 1e-4 or name == "dbias", name
 
 
+def test_fp16_gradients_turn_with_the_sign_of_the_weights(device: torch.device) -> None:
+    """They are made for weights of at most 1, whatever their sign."""
+    inputs, tokens = world("grpo", device, torch.float16)
+    opposite = replace(tokens, weight_N=-tokens.weight_N)
+    loss = full_loss("grpo")
+    found, turned = (run(linear_grpo_loss, inputs, each, loss) for each in (tokens, opposite))
+    for name in ("loss", "dhidden", "dweight", "dbias"):
+        assert torch.equal(turned[name], -found[name]) and found[name].abs().max() > 0, name
+
+
 @pytest.mark.parametrize("again", [False, True])
 def test_fp16_survives_the_first_slope_of_a_scaler(again: bool, device: torch.device) -> None:
     """2^16 is no fp16, but what it makes of these gradients is."""

@@ -1,6 +1,7 @@
 """The head operators under `torch.compile` and by the rules of `torch.library`."""
 
 import sys
+from typing import Any
 
 import pytest
 import torch
@@ -90,22 +91,28 @@ def test_the_operators_keep_torchs_rules(
         (*leaves, target_T, 0.7, 1, True),
         test_utils=checks,
     )
-    known = (tokens.advantage_N, tokens.weight_N, tokens.old_N, None, None, None)
-    arguments = (
-        *leaves, target_T, *known, "grpo", 0.2, 0.2, None, "k3", 0.0, 0.0, "none", 0.5, 2.0,
-        0.7, 1, [True, True, True],
-    )  # fmt: skip
     operator = torch.ops.r1ci.linear_policy_loss.default
-    torch.library.opcheck(operator, arguments, test_utils=checks)
 
-    # Eager backward scales the operator's own saved outputs in place, where this check looks at
-    # them afterwards: it holds for all but that step.
+    def arguments(advantage_T: Tensor) -> tuple[Any, ...]:
+        known = (advantage_T, tokens.weight_N, tokens.old_N, None, None, None)
+        return (
+            *leaves, target_T, *known, "grpo", 0.2, 0.2, None, "k3", 0.0, 0.0, "none", 0.5, 2.0,
+            0.7, 1, [True, True, True],
+        )  # fmt: skip
+
+    torch.library.opcheck(operator, arguments(tokens.advantage_N), test_utils=checks)
+
+    # Eager backward scales the operator's own saved outputs in place, and the check of tracing
+    # compares the outputs afterwards: it can only hold for all but that step.
     def scaled(gradient: Tensor, slope: Tensor, like: Tensor) -> Tensor:
         return (gradient * slope).to(like.dtype)
 
     module = sys.modules[linear_grpo_loss.__module__]
     monkeypatch.setattr(module, "scale_", scaled)
-    torch.library.opcheck(operator, arguments, test_utils="test_aot_dispatch_dynamic")
+    for advantage_T in (tokens.advantage_N, -tokens.advantage_N):  # slopes of 1 and of -1
+        torch.library.opcheck(
+            operator, arguments(advantage_T), test_utils="test_aot_dispatch_dynamic"
+        )
 
 
 def test_what_asks_for_a_count_of_rows_is_in_no_cuda_graph() -> None:

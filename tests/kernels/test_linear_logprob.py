@@ -261,9 +261,12 @@ def test_the_plan_keeps_to_the_budget() -> None:
     assert not plan_chunks(torch.empty(8192, 4), 50_000, 256 << 20)[1]
 
 
-def test_logits_are_kept_only_where_a_chunk_fits_beside_them(backend: str) -> None:
+def test_logits_are_kept_only_where_a_chunk_fits_beside_them(
+    backend: str, device: torch.device
+) -> None:
     """Of a budget that grows by a chunk's share: first neither, then the logits, then both."""
-    hidden_TD, vocabulary, kept = torch.empty(8192, 4), 512, []
+    hidden_TD = torch.empty(8192, 4, device=device if backend == "triton" else "cpu")
+    vocabulary, kept = 512, []
     for budget in range(15 << 20, 72 << 20, 1 << 20):
         rows, keep = plan_chunks(hidden_TD, vocabulary, budget)
         logits, chunk = 4 * vocabulary * 8192, vocabulary * min(rows, 8192)
