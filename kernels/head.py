@@ -100,6 +100,7 @@ def plan_chunks(hidden_TD: Tensor, V: int, chunk_bytes: int) -> tuple[int, bool]
         rows = chunk_bytes // per_row
         if hidden_TD.is_cpu:
             rows = min(rows, max(CPU_CHUNK_ROWS, CPU_CACHE_BYTES // per_row))
+        rows = min(rows, -(-T // ROW_MULTIPLE) * ROW_MULTIPLE)
         keep = T * V * width + rows * per_row <= chunk_bytes
     return max(ROW_MULTIPLE, rows // ROW_MULTIPLE * ROW_MULTIPLE), keep
 

@@ -118,6 +118,10 @@ def row_stats(
     Raises DataError on shapes, types or a temperature that cannot be meant.
     """
     check_rows(logits_TV, target_T, temperature)
+    if not logits_TV.shape[1]:
+        raise DataError(
+            "rows of logits have no columns", hint="a vocabulary has at least one token"
+        )
     logprob_T, entropy_T, _ = _row_stats(logits_TV, target_T, temperature)
     return logprob_T, entropy_T
 

@@ -258,6 +258,7 @@ def test_the_plan_keeps_to_the_budget() -> None:
         assert rows % 16 == 0
         assert rows == 16 or working <= budget
     assert plan_chunks(torch.empty(8192, 4), 512, 256 << 20)[1], "a small head is not recomputed"
+    assert plan_chunks(torch.empty(9, 8), 152_064, 256 << 20) == (16, True), "nor are few rows"
     assert not plan_chunks(torch.empty(8192, 4), 50_000, 256 << 20)[1]
 
 

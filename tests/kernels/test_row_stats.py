@@ -263,6 +263,8 @@ def test_mistakes_are_named(device: torch.device) -> None:
         row_stats(logits_TV, target_T[:2])
     with pytest.raises(DataError, match="int64"):
         row_stats(logits_TV, target_T.int())
+    with pytest.raises(DataError, match="no columns"):
+        row_stats(logits_TV[:, :0], target_T)
 
 
 def test_it_compiles_whole(backend: str, device: torch.device) -> None:
