@@ -180,10 +180,13 @@ def test_figures_become_a_page_that_keeps_the_losing_cases(
 ) -> None:
     lost = dict.fromkeys(("ms", "spread_ms", "peak_gib"))
     report["cases"][0]["results"]["full logits, step"] = {**lost, "failure": "out of memory"}
+    report["cases"][0]["results"]["two passes"] |= {"ms": 5.0, "failure": "RuntimeError: gone"}
     report["cases"][0]["tokens"] = 32_768
     report["targets"]["one pass"]["tiny"] = 1e-9
     text = page_of(report, tmp_path)
     assert "| full logits, step | out of memory | - | - |" in text
+    assert re.search(r"\| two passes \| 5.00 \|.*\| RuntimeError: gone \|", text)
+    assert "## One pass with an odd vocabulary: tiny, 64 tokens" in text
     assert re.search(
         r"\| tiny, one pass: times the floor \| [\d.,]+ \| at most 0.00 \| MISSED \|", text
     )
@@ -202,6 +205,31 @@ def test_a_page_says_that_checks_failed(report: dict[str, Any], tmp_path: Path) 
     )
     assert " met, but checks failed |" in text and " met |" not in text
     assert "| rope | 2.00e+00 | 1.1e+00 | **no** |" in text
+
+
+def test_two_runs_on_one_machine_become_one_page(report: dict[str, Any], tmp_path: Path) -> None:
+    machine = report["machine"] | {"device": "H100", "date": "2026-11-22"}
+    report |= {"self_check": False, "machine": machine}
+    checks = ("checks", "failed", "not_made")
+    failed = [{"check": "rope", "value": 2.0, "limit": 1.1, "good": False}]
+    first = {x: report[x] for x in report if x not in ("cases", "memory", "rows", "odd", "peers")}
+    first |= {"parts": ["checks"], "checks": failed, "failed": ["rope"]}
+    second = {part: value for part, value in report.items() if part not in checks}
+    second |= {"parts": ["operator", "rows"], "despite_failures": True}
+    sources = [tmp_path / "a.json", tmp_path / "b.json"]
+    for source, part in zip(sources, (first, second), strict=True):
+        source.write_text(json.dumps(part))
+    done = run("report.py", *sources, "--folder", tmp_path)
+    assert done.returncode == 0, done.stderr
+    text = (tmp_path / "gpu_h100_202611.md").read_text()
+    assert "**1 checks failed" in text and "| rope | 2.00e+00 | 1.1e+00 | **no** |" in text
+    assert "## tiny head" in text and "| rms_norm backward |" in text
+    done = run("report.py", sources[1], "--folder", tmp_path)
+    assert "**Kernels were not checked" in (tmp_path / "gpu_h100_202611.md").read_text()
+    for source in sources:
+        source.write_text(json.dumps({"bench": "pack", "machine": machine}))
+    done = run("report.py", *sources, "--folder", tmp_path)
+    assert done.returncode == 1 and "2 of these reports would become" in done.stderr
 
 
 def test_the_cpu_bench_runs_and_becomes_a_page(tmp_path: Path) -> None:

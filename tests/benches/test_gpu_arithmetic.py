@@ -12,7 +12,9 @@ import torch
 BENCHES = Path(__file__).parents[2] / "benches"
 sys.path.insert(0, str(BENCHES))
 try:
+    import gpu
     import gpu_cases
+    import gpu_ceilings
     import gpu_checks
     import gpu_measure
     import gpu_verdicts
@@ -216,6 +218,31 @@ def test_new_tensors_are_poisoned_while_checks_are_made() -> None:
     with gpu_measure.poisoned():
         assert torch.empty(3).isnan().all()
     assert not torch.are_deterministic_algorithms_enabled()
+
+
+def test_split_k_is_off_only_inside() -> None:
+    matmul: Any = torch.backends.cuda.matmul
+
+    def settings() -> tuple[str, bool, bool]:
+        return (
+            torch.backends.cuda.preferred_blas_library().name,
+            matmul.allow_bf16_reduced_precision_reduction,
+            matmul.allow_bf16_reduced_precision_reduction_split_k,
+        )
+
+    before = settings()
+    with pytest.raises(KeyError), gpu_ceilings.without_split_k():
+        assert settings() == ("Cublaslt", False, False)  # under cuBLAS torch refuses it
+        raise KeyError
+    assert settings() == before and before[2]
+
+
+def test_the_commit_is_known_without_a_checkout(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gpu, "_ask", lambda *command: "")
+    monkeypatch.delenv("R1CI_COMMIT", raising=False)
+    assert gpu.machine(torch.device("cpu"))["commit"] == "unknown"
+    monkeypatch.setenv("R1CI_COMMIT", "cafe123")
+    assert gpu.machine(torch.device("cpu"))["commit"] == "cafe123"
 
 
 def report_of(**other: Any) -> dict[str, Any]:
