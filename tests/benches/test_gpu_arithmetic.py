@@ -120,17 +120,15 @@ def test_time_that_a_case_may_need_knows_slow_peers() -> None:
     assert with_compiler > without + 10
 
 
-def test_the_compiler_is_measured_at_every_shape(
-    bench: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_compiler_is_measured_at_every_shape(bench: Any) -> None:
     import torch._dynamo.config
 
-    monkeypatch.setattr(torch._dynamo.config, "fail_on_recompile_limit_hit", True)
-    monkeypatch.setattr(torch._dynamo.config, "recompile_limit", 2)
     once = bench._replace(rounds=1)
-    for T in (16, 32, 48, 64):
-        case = gpu_cases.run_case(gpu_measure.TINY, T, once, [gpu_cases.COMPILED])
-        assert case["results"][gpu_cases.COMPILED]["failure"] is None
+    # Set and taken back by hand, these settings would be gone for every later test.
+    with torch._dynamo.config.patch(fail_on_recompile_limit_hit=True, recompile_limit=2):
+        for T in (16, 32, 48, 64):
+            case = gpu_cases.run_case(gpu_measure.TINY, T, once, [gpu_cases.COMPILED])
+            assert case["results"][gpu_cases.COMPILED]["failure"] is None
 
 
 def test_a_contender_that_fails_stays_and_the_others_go_on(bench: Any) -> None:
