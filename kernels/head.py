@@ -175,8 +175,11 @@ class HeadGradients:
             if wants_hidden:
                 rows = dlogits_CV.shape[0]
                 missing = 0 if dlogits_CV.is_cuda else -rows % ROW_MULTIPLE
-                padded_CV = F.pad(dlogits_CV, (0, 0, 0, missing)) if missing else dlogits_CV
-                dhidden_TD[C] = (padded_CV @ weight_VD)[:rows]
+                if isinstance(C, slice) and not missing:
+                    torch.mm(dlogits_CV, weight_VD, out=dhidden_TD[C])
+                else:
+                    padded_CV = F.pad(dlogits_CV, (0, 0, 0, missing)) if missing else dlogits_CV
+                    dhidden_TD[C] = (padded_CV @ weight_VD)[:rows]
             if wants_weight:
                 _add_product_(dweight_VD, dlogits_CV.T, hidden_TD[C])
             if wants_bias:
