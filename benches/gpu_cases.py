@@ -209,7 +209,8 @@ def memory_lines(cases: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def show(case: dict[str, Any]) -> None:
     print(f"\n{case['model']} head (D={case['D']}, V={case['V']}), {case['tokens']} tokens")
     rates = {"square": case["square_tflops"]} | case["tflops"]
-    shown = ", ".join(f"{part} {text(value, 0)}" for part, value in rates.items())
+    digits = 0 if (case["square_tflops"] or 0.0) >= 10 else 2  # on CPU
+    shown = ", ".join(f"{part} {text(value, digits)}" for part, value in rates.items())
     print(f"  products, TFLOP/s: {shown}; copy {text(case['copy_tb_s'], 2)} TB/s")
     for name, result in case["results"].items():
         if result["ms"] is None:

@@ -13,8 +13,8 @@ import torch
 from gpu_measure import GIB, HEAD_WIDTH, Bench, Call, Model, Result, guarded, measure
 from torch import Tensor
 
-CHUNK_ROWS = (1024, 2048, 2304, 3328, 3584, 4224)
-SQUARE = 8192
+CHUNK_ROWS = (1024, 2048, 2176, 2304, 3328, 3584, 4224)
+SQUARE, CPU_SQUARE = 8192, 1024
 INVARIANCE_ROWS = (1, 8, 64, 256, 4096)
 
 
@@ -44,7 +44,7 @@ def head_products(
 
 
 def square_side(bench: Bench) -> int:
-    return SQUARE if bench.on_gpu else 64
+    return SQUARE if bench.on_gpu else CPU_SQUARE
 
 
 def square_call(bench: Bench) -> tuple[Call, float]:
