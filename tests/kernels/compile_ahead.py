@@ -10,8 +10,9 @@ no call reaches is reported. T is 1, a multiple of 16, or neither: a launch tell
 is what the engine trains in; fp16, fp32 and a vocabulary of odd size are compiled at one width.
 
 Registers and spilled bytes are the assembler's; shared memory is Triton's; a tensor-core
-instruction is looked for in the PTX. A script of its own, because a process that interprets kernels
-cannot compile them.
+instruction, and the bits of the widest access to global memory, are looked for in the PTX: a kernel
+that should be held up by memory alone, and moves 16 bits at a time, is not. A script of its own,
+because a process that interprets kernels cannot compile them.
 """
 
 import argparse
@@ -46,6 +47,7 @@ from r1ci_engine.kernels.swiglu import swiglu
 BUDGET = Path(__file__).parents[2] / "kernels" / "budget.json"
 TARGETS = (80, 90, 100)
 TENSOR_CORE = re.compile(r"\b(wgmma\.mma_async|tcgen05\.mma|mma\.sync)\b")
+ACCESS = re.compile(r"\b(ld|st)\.global[\w.:]*?(?:\.v(\d+))?\.[bfsu](\d+)\b")
 TOKENS = (1, 3, 16)
 
 
@@ -142,6 +144,8 @@ def compiling(
             # They differ in nothing but which are multiples of 16: the worse figure counts.
             for part in ("registers", "spill_bytes", "shared_bytes"):
                 known[part] = max(known[part], usage[part])
+            for part in ("load_bits", "store_bits"):
+                known[part] = min(known[part], usage[part])
 
     driver.set_active(device)
     JITFunction.run = compile_only
@@ -180,13 +184,21 @@ def usage_of(compiled: Any, log: str) -> dict[str, Any]:
     registers = re.search(r"Used (\d+) registers", log)
     spills = re.search(r"(\d+) bytes spill stores, (\d+) bytes spill loads", log)
     assert registers and spills, f"no report of the assembler in: {log}"
-    instruction = TENSOR_CORE.search(compiled.asm["ptx"])
+    ptx = compiled.asm["ptx"]
+    instruction = TENSOR_CORE.search(ptx)
     return {
         "registers": int(registers[1]),
         "spill_bytes": int(spills[1]) + int(spills[2]),
         "shared_bytes": compiled.metadata.shared,
         "tensor_core": instruction and instruction[1],
+        "load_bits": widest("ld", ptx),
+        "store_bits": widest("st", ptx),
     }
+
+
+def widest(access: str, ptx: str) -> int:
+    found = (match for match in ACCESS.finditer(ptx) if match[1] == access)
+    return max((int(match[2] or 1) * int(match[3]) for match in found), default=0)
 
 
 def never_launched(launched: set[JITFunction], modules: Iterable[ModuleType]) -> list[str]:

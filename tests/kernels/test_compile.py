@@ -37,6 +37,9 @@ def complaints(found: dict[str, Any], budget: dict[str, Any]) -> list[str]:
         for part in ("registers", "shared_bytes"):
             if usage[part] > limit[part] or (same_compiler and usage[part] < limit[part]):
                 wrong.append(f"{case}: {part} are {usage[part]}, the budget has {limit[part]}")
+        for part in ("load_bits", "store_bits"):
+            if same_compiler and usage[part] != limit[part]:
+                wrong.append(f"{case}: {part} are {usage[part]}, the budget has {limit[part]}")
         if same_compiler and usage["tensor_core"] != limit["tensor_core"]:
             wrong.append(
                 f"{case}: tensor core `{usage['tensor_core']}`, not `{limit['tensor_core']}`"
@@ -111,7 +114,14 @@ def test_kernels_that_nothing_calls_and_switches_never_turned_are_found(
 
 
 def example() -> dict[str, Any]:
-    usage = {"registers": 40, "spill_bytes": 0, "shared_bytes": 32, "tensor_core": None}
+    usage = {
+        "registers": 40,
+        "spill_bytes": 0,
+        "shared_bytes": 32,
+        "tensor_core": None,
+        "load_bits": 128,
+        "store_bits": 32,
+    }
     return {"triton": "3.6.0", "kernels": {"a.forward": {"bf16 warps=8": {"sm_90": usage}}}}
 
 
@@ -132,6 +142,8 @@ def add_kernel(report: dict[str, Any]) -> None:
         (set_usage(registers=41), "registers are 41, the budget has 40"),
         (set_usage(registers=39), "registers are 39, the budget has 40"),
         (set_usage(shared_bytes=64), "shared_bytes are 64, the budget has 32"),
+        (set_usage(load_bits=32), "load_bits are 32, the budget has 128"),
+        (set_usage(store_bits=64), "store_bits are 64, the budget has 32"),
         (set_usage(spill_bytes=4), "spills 4 bytes"),
         (set_usage(tensor_core="wgmma.mma_async"), "tensor core `wgmma.mma_async`, not `None`"),
         (add_kernel, "b.forward, bf16 warps=8, sm_90: not in the budget"),
