@@ -1,19 +1,21 @@
 """The kernels on a GPU: right first, then how far from what the machine can do.
 
-    python3 benches/gpu.py [--json OUT] [--seconds 450] [--only PART ...] [--peers FOLDER]
+    python3 benches/gpu.py [--json OUT] [--seconds 430] [--only PART ...] [--peers FOLDER]
                            [--despite-failures] [--self-check]
 
-Needs torch, triton and numpy; nothing is installed. In this order, the most wanted first:
+Needs torch, triton and numpy; nothing is installed. In this order:
 
+    ceilings    products at the head's real shapes, a copy (gpu_ceilings.py); all torch's
+    invariance  whether a row of a product keeps its bits whatever rows stand below it; torch's too
     checks      every kernel on fresh random inputs against fp64 (gpu_check_head.py, ..._rows.py)
-    ceilings    products at the head's real shapes, a copy (gpu_ceilings.py)
-    invariance  whether a row of a product keeps its bits whatever rows stand below it
     operator    the head in its modes at the widths of 3B, 7B and 14B, beside peers (gpu_cases.py)
     rows        the row kernels against a copy (gpu_rows.py)
 
-A failed check leaves out what would time our kernels, unless --despite-failures is given, and makes
-the exit status 1; so does a run in which no check could be made. What does not fit into the seconds
-is left out and listed with the reason. The JSON is written anew after every part. Peers are
+What is torch's comes first, because after an error of ours a GPU may answer nothing any more. Of
+our kernels nothing is timed before it was checked: a failed check leaves out the part that would
+time that kernel, unless --despite-failures is given, and makes the exit status 1; so does a run in
+which no check could be made, and a kernel that fails while it is timed. What does not fit into the
+seconds is left out and listed with the reason. The JSON is written anew after every part. Peers are
 measured where they can be imported, or where --peers has a folder with their wheels. Without .git
 the commit is that of R1CI_COMMIT. Without CUDA, or with --self-check, the same code runs at a tiny
 width on CPU: that checks this program, not the kernels.
@@ -48,17 +50,17 @@ from gpu_cases import (
 )
 from gpu_ceilings import ceilings, row_invariance, text
 from gpu_check_head import check_head_operators
-from gpu_check_rows import check_row_kernels
+from gpu_check_rows import check_row_kernels, check_row_stats
 from gpu_checks import Checks
 from gpu_measure import MODELS, ROOT, TINY, Bench, Clock, Model, guarded, poisoned, why
 from gpu_peers import peers, use_wheels
 from gpu_rows import row_kernels
 from gpu_step import MODES
-from gpu_verdicts import PARTS, TARGET_TOKENS, TARGETS, doubts, verdicts
+from gpu_verdicts import PARTS, TARGET_TOKENS, TARGETS, doubts, failures, verdicts
 
 from r1ci_engine.kernels import backend_for
 
-SECONDS = 450.0  # of the 8 minutes that a run may take, so that the last part can end
+SECONDS = 430.0  # of the 8 minutes that a run may take: before them are imports, after them an end
 MANY_TOKENS = 65_536  # beyond it, fewer rounds
 ROUNDS, FEW_ROUNDS = 7, 3
 ROW_KERNEL_TOKENS = 65_536
@@ -128,20 +130,29 @@ def _middle(models: list[Model]) -> Model:
     return next((model for model in models if model.name == "7B"), models[0])
 
 
-def check(models: list[Model], bench: Bench, report: Report) -> bool:
-    """Whether at least one check could be made and all of these were good."""
-    checks = Checks(bench)
+def check(models: list[Model], bench: Bench, report: Report) -> set[str]:
+    """The parts whose kernels had at least one check, and only good ones."""
+
+    def written() -> None:
+        report.add(
+            checks=[row for checks in every for row in checks.rows],
+            failed=[name for checks in every for name in checks.failed()],
+            not_made=[name for checks in every for name in checks.not_made],
+        )
+
+    every = head, stats, rows = [Checks(bench, written) for _ in range(3)]
     with poisoned():
-        check_head_operators(checks, models)
-        check_row_kernels(checks, models)
-    report.add(checks=checks.rows, failed=checks.failed(), not_made=checks.not_made)
-    return checks.good()
+        check_head_operators(head, models)
+        check_row_stats(stats, models)
+        check_row_kernels(rows, models)
+    if not stats.good():  # both parts rest on it
+        return set()
+    return {part for part, own in (("operator", head), ("rows", rows)) if own.good()}
 
 
 def run(parts: list[str], bench: Bench, report: Report, despite_failures: bool) -> list[str]:
     """What went wrong, other than that something was left out."""
     models = MODELS if bench.on_gpu else [TINY]
-    wrong: list[str] = []
 
     def part(name: str, title: str, call: Callable[[], None]) -> None:
         if name not in parts:
@@ -150,36 +161,31 @@ def run(parts: list[str], bench: Bench, report: Report, despite_failures: bool) 
         try:
             call()
         except Exception as error:  # the next part may still tell something
-            bench.clock.leave_out(f"the rest of {name}", why(error))
-            wrong.append(f"{name} ended early")
+            bench.clock.leave_out(f"the rest of {name}", why(error), failed=True)
         report.add()
 
-    def checks() -> None:
-        if not check(models, bench, report):
-            wrong.append("checks failed, or none could be made")
-
-    part("checks", "checks", checks)
-    ours = not wrong or despite_failures
     part("ceilings", "ceilings", lambda: report.add(ceilings=ceilings(models, bench)))
     part(
         "invariance",
         "elements of row 0 that differ from the product of most rows",
         lambda: report.add(invariance=row_invariance(models, bench)),
     )
-    if not ours:
-        if {"operator", "rows"} & set(parts):
-            reason = "checks were not good: no figure of a wrong kernel"
-            bench.clock.leave_out("operator, rows", reason)
-            report.add()
-        return wrong
-    part("operator", "operator", lambda: operator(models, bench, report))
+    good: set[str] = set()
+    part("checks", "checks", lambda: good.update(check(models, bench, report)))
     T = ROW_KERNEL_TOKENS if bench.on_gpu else 64
-    part(
-        "rows",
-        "row kernels",
-        lambda: report.add(rows=row_kernels(_middle(models), T, bench)),
-    )
-    return wrong
+    ours = {
+        "operator": ("operator", lambda: operator(models, bench, report)),
+        "rows": ("row kernels", lambda: report.add(rows=row_kernels(_middle(models), T, bench))),
+    }
+    unproved = set() if "checks" not in parts else ours.keys() - good
+    for name, (title, call) in ours.items():
+        if name in parts and name in unproved and not despite_failures:
+            bench.clock.leave_out(name, "checks were not good: no figure of a wrong kernel")
+        else:
+            part(name, title, call)
+    report.add()
+    wrong = ["checks failed, or none could be made"] if unproved else []
+    return wrong + [f"failed: {what}" for what in failures(report.facts)]
 
 
 def summary(facts: dict[str, Any]) -> None:
@@ -233,8 +239,10 @@ def _ask_gpu(query: str) -> str:
 
 def _ask(*command: str) -> str:
     try:
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError):
+        done = subprocess.run(
+            command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=20
+        )
+    except (OSError, subprocess.SubprocessError):
         return ""
     return done.stdout.strip()
 

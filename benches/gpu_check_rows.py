@@ -23,12 +23,15 @@ from r1ci_engine.kernels.swiglu import swiglu, swiglu_reference
 MANY_ROWS = 70_000  # more than a grid's second axis may count
 
 
-def check_row_kernels(checks: Checks, models: list[Model]) -> None:
-    on_gpu = checks.bench.on_gpu
-    widest = max(models, key=lambda model: model.W)
+def check_row_stats(checks: Checks, models: list[Model]) -> None:
     checks.run("row_stats", row_statistics)
     checks.run("row_stats, many rows", many_rows)
     checks.run("row_stats, many elements", lambda c: many_elements(c, models[-1]))
+
+
+def check_row_kernels(checks: Checks, models: list[Model]) -> None:
+    on_gpu = checks.bench.on_gpu
+    widest = max(models, key=lambda model: model.W)
     checks.run("row kernels", lambda c: row_kernels(c, models[-1], 1003 if on_gpu else 37))
     checks.run("row kernels, many rows", lambda c: row_kernels(c, models[0], _many(on_gpu)))
     checks.run("swiglu, many elements", lambda c: many_gates(c, widest))

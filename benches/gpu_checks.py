@@ -6,6 +6,7 @@ made, which is not the same as good. The error of a gradient is taken relative t
 torch in the same type, which has no more digits.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -21,17 +22,22 @@ class NotMade(Exception):
 
 
 class Checks:
-    """What was checked, in order; a limit of None is an observation that cannot fail."""
+    """What was checked, in order; a limit of None is an observation that cannot fail.
 
-    def __init__(self, bench: Bench) -> None:
+    `written` is called after every group, so that what was found is not lost with what comes next.
+    """
+
+    def __init__(self, bench: Bench, written: Callable[[], None] = lambda: None) -> None:
         self.bench = bench
+        self.written = written
         self.rows: list[dict[str, Any]] = []
         self.not_made: list[str] = []
 
     def at_most(self, name: str, value: float | Tensor, limit: float | None) -> None:
         number = float(value.detach() if isinstance(value, Tensor) else value)
         good = limit is None or number <= limit  # NaN is not
-        self._add({"check": name, "value": number, "limit": limit, "good": good})
+        shown = number if math.isfinite(number) else str(number)  # JSON has no NaN
+        self._add({"check": name, "value": shown, "limit": limit, "good": good})
 
     def same(self, name: str, found: Tensor, expected: Tensor, limit: int | None = 0) -> None:
         self.at_most(f"{name}: elements that differ", (found != expected).sum(), limit)
@@ -40,6 +46,7 @@ class Checks:
         """One group, out of whose failing nothing follows for the others."""
         if not self.bench.clock.allows(f"check of {name}", 0.0):
             self.not_made.append(name)
+            self.written()
             return
         try:
             check(self)
@@ -51,6 +58,7 @@ class Checks:
             reason = f"{name}: {type(error).__name__}: {error}"[:300]
             self._add({"check": reason, "value": None, "limit": None, "good": False})
         free(self.bench)
+        self.written()
 
     def failed(self) -> list[str]:
         return [row["check"] for row in self.rows if not row["good"]]
@@ -61,7 +69,7 @@ class Checks:
 
     def _add(self, row: dict[str, Any]) -> None:
         self.rows.append(row)
-        value = "raised" if row["value"] is None else f"{row['value']:.2e}"
+        value = "raised" if row["value"] is None else f"{float(row['value']):.2e}"
         allowed = "" if row["limit"] is None else f" (allowed {row['limit']:.1e})"
         verdict = "" if row["good"] else "  FAILED"
         print(f"  {row['check']}: {value}{allowed}{verdict}", flush=True)

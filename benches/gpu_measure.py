@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from gpu_verdicts import NO_TIME
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
@@ -61,7 +62,7 @@ class Clock:
 
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
-        self.left_out: list[dict[str, str]] = []
+        self.left_out: list[dict[str, Any]] = []
         self._start = time.monotonic()
 
     def taken(self) -> float:
@@ -78,8 +79,9 @@ class Clock:
         self.leave_out(what, f"{left:.0f} s are left and it may need {seconds:.0f}")
         return False
 
-    def leave_out(self, what: str, reason: str) -> None:
-        self.left_out.append({"what": what, "reason": reason})
+    def leave_out(self, what: str, reason: str, *, failed: bool = False) -> None:
+        """Says that `what` is not in the results; `failed` if it was tried and raised."""
+        self.left_out.append({"what": what, "reason": reason, "failed": failed})
         print(f"left out: {what}: {reason}", flush=True)
 
 
@@ -148,7 +150,7 @@ def guarded(what: str, bench: Bench) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        bench.clock.leave_out(what, why(error))
+        bench.clock.leave_out(what, why(error), failed=True)
     free(bench)
 
 
@@ -172,7 +174,7 @@ class _Series:
     def result(self) -> Result:
         failure = self.failure
         if not self.times:
-            failure = failure or "no time left"
+            failure = failure or NO_TIME
             return {"ms": None, "spread_ms": None, "peak_gib": None, "failure": failure}
         spread = 0.0
         if len(self.times) > 1:

@@ -225,7 +225,7 @@ def _checks(report: dict[str, Any]) -> list[str]:
     rows = [
         (
             c["check"],
-            "raised" if c["value"] is None else f"{c['value']:.2e}",
+            "raised" if c["value"] is None else f"{float(c['value']):.2e}",
             "-" if c["limit"] is None else f"{c['limit']:.1e}",
             "yes" if c["good"] else "**no**",
         )

@@ -6,6 +6,7 @@ Nothing here measures; the printed summary and the page of a report both take it
 from collections.abc import Iterator
 from typing import Any
 
+NO_TIME = "no time left"  # the failure of what was not tried
 TARGET_TOKENS = 32_768  # where targets are asked for
 
 # Most times the floor of the square product's rate that a mode may take on an H100.
@@ -19,11 +20,11 @@ FASTER = {"full logits, step": 1.0, "Liger GRPO": 3.0, "Liger GRPO, TF32": 1.5}
 
 MOST_NAMES = 6  # of failed checks, in a line; a table has them all
 
-# What each part of a run writes.
+# What each part of a run writes, in the order of a run.
 PARTS = {
-    "checks": ("checks", "failed", "not_made"),
     "ceilings": ("ceilings",),
     "invariance": ("invariance",),
+    "checks": ("checks", "failed", "not_made"),
     "operator": ("peers", "cases", "memory", "odd"),
     "rows": ("rows",),
 }
@@ -42,9 +43,29 @@ def doubts(report: dict[str, Any]) -> list[str]:
         found.append("no check could be made")
     if report.get("not_made"):
         found.append(f"checks not made: {'; '.join(report['not_made'])}")
+    if failed := failures(report):
+        found.append(f"failed while it was timed: {'; '.join(failed)}")
+    if "cuda" in report["machine"] and report.get("backend") != "triton":
+        found.append(f"kernels are of `{report.get('backend')}`, not Triton's")
     if " and " in report["machine"].get("commit", ""):
         found.append("the parts of this page are of several commits")
     return found
+
+
+def failures(report: dict[str, Any]) -> list[str]:
+    """What of ours was to be timed and raised, unlike what only took too long."""
+    timed = [
+        (f"{case['model']} {name} at {case['tokens']:,} tokens", result)
+        for case in report.get("cases", [])
+        for name, result in (*case["parts"].items(), *case["results"].items())
+        if name in case["parts"] or name in case["ratios"]
+    ]
+    timed += [(f"{r['kernel']} {r['half']}", r["results"]["ours"]) for r in report.get("rows", [])]
+    odd = report.get("odd", {"results": {}})["results"]
+    timed += [(f"a vocabulary of {V}", result) for V, result in odd.items()]
+    return [left["what"] for left in report.get("left_out", []) if left["failed"]] + [
+        what for what, result in timed if result["failure"] not in (None, NO_TIME)
+    ]
 
 
 def _short_doubt(report: dict[str, Any]) -> str:
@@ -52,6 +73,8 @@ def _short_doubt(report: dict[str, Any]) -> str:
         return ", but checks failed"
     if not report.get("checks"):
         return ", but not checked"
+    if "cuda" in report["machine"] and report.get("backend") != "triton":
+        return ", but not of Triton's kernels"
     return ", but not all was checked" if report.get("not_made") else ""
 
 
@@ -75,9 +98,10 @@ def _times(report: dict[str, Any]) -> Iterator[tuple[str, str, str, bool]]:
         model = case["model"]
         for mode, by_model in report["targets"].items():
             times, target = case["ratios"][mode], by_model.get(model)
-            if times is not None and target is not None:
+            if target is not None:
                 what = f"{model}, {mode}: times the floor"
-                yield what, f"{times:.2f}", f"at most {target:.2f}", times <= target
+                figure = "-" if times is None else f"{times:.2f}"
+                yield what, figure, f"at most {target:.2f}", times is not None and times <= target
         for other, least in FASTER.items():
             times = case["beside"]["one pass"].get(other)
             if times is not None:

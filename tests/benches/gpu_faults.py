@@ -17,6 +17,8 @@ import gpu
 import gpu_cases
 import gpu_check_head
 import gpu_check_rows
+import gpu_rows
+import gpu_step
 from torch import Tensor
 
 
@@ -76,9 +78,40 @@ def no_memory_for_checks() -> None:
 
 def lost_device() -> None:
     def operator(*arguments: Any) -> None:
-        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+        raise RuntimeError(LOST)
 
     gpu.operator = operator
+
+
+def lost_in_one_pass() -> None:
+    def one_pass(*arguments: Any) -> None:
+        raise RuntimeError(LOST)
+
+    gpu_step.linear_grpo_loss = one_pass
+
+
+def lost_in_all_timings() -> None:
+    def lost(*arguments: Any) -> None:
+        raise RuntimeError(LOST)
+
+    gpu_cases.make_step = gpu_rows.row_stats = lost
+
+
+def wrong_row_stats() -> None:
+    right: Any = gpu_check_rows.row_stats
+
+    def wrong(*rows: Any) -> tuple[Tensor, Tensor]:
+        logprob_T, entropy_T = right(*rows)
+        return logprob_T + 1e-3, entropy_T
+
+    gpu_check_rows.row_stats = wrong
+
+
+def torch_on_cuda() -> None:
+    gpu.machine = lambda device: {"device": "H100", "cuda": "13.0"}
+
+
+LOST = "CUDA error: an illegal memory access was encountered"
 
 
 if __name__ == "__main__":

@@ -69,7 +69,10 @@ def test_memory_is_counted_beyond_the_rows_gradient_and_the_heads_sum() -> None:
 
 
 def case_of(tokens: int, extra: float | None, **other: Any) -> dict[str, Any]:
-    return {"model": "7B", "tokens": tokens, "extra_gib": dict.fromkeys(MODES, extra)} | other
+    good = {"ms": 1.0, "failure": None}
+    timed = {"parts": {"product logits": good}, "results": dict.fromkeys(MODES, good)}
+    about = {"model": "7B", "tokens": tokens, "extra_gib": dict.fromkeys(MODES, extra)}
+    return about | timed | other
 
 
 @pytest.mark.parametrize(
@@ -318,6 +321,40 @@ def test_no_verdict_stands_without_its_doubt() -> None:
     ):
         assert gpu_verdicts.doubts(report)[0].startswith(doubt)
         assert all(v[3].endswith(f", but {short}") for v in gpu_verdicts.verdicts(report))
+
+
+def test_what_of_ours_failed_is_told_from_what_was_left_out_or_is_anothers() -> None:
+    def result(failure: str | None) -> dict[str, Any]:
+        return {"ms": None, "failure": failure}
+
+    report = report_of(
+        left_out=[
+            {"what": "slow", "reason": "it takes long", "failed": False},
+            {"what": "14B head", "reason": "out of memory", "failed": True},
+        ],
+        rows=[{"kernel": "rope", "half": "forward", "results": {"ours": result("gone")}}],
+        odd={"results": {"151665": result("gone"), "152064": result(gpu_verdicts.NO_TIME)}},
+    )
+    (case,) = report["cases"]
+    case["results"] = {"one pass": result("gone"), "full logits, step": result("out of memory")}
+    case["results"]["two passes"] = result(gpu_verdicts.NO_TIME)
+    case["parts"] = {"rows forward": result("gone")}
+    failed = [
+        "14B head",
+        "7B rows forward at 32,768 tokens",
+        "7B one pass at 32,768 tokens",
+        "rope forward",
+        "a vocabulary of 151665",
+    ]
+    assert gpu_verdicts.failures(report) == failed
+    assert gpu_verdicts.doubts(report) == [f"failed while it was timed: {'; '.join(failed)}"]
+    case["ratios"]["one pass"] = None
+    assert gpu_verdicts.verdicts(report)[0] == (
+        "7B, one pass: times the floor",
+        "-",
+        "at most 1.20",
+        "MISSED",
+    )
 
 
 def test_a_later_report_adds_to_an_earlier_one_and_loses_no_failed_check() -> None:
