@@ -7,7 +7,8 @@ Legend: T row (any leading axes), W intermediate width. With p = 1 / (1 + exp(-g
     dup = dy a,  dgate = dy up p (1 + gate (1 - p))       each rounded once
 
 Backward computes p again: nothing is kept but the inputs. The Triton path is a custom operator,
-opaque to `torch.compile`, differentiable once; the torch path is the reference, in slices of rows.
+opaque to `torch.compile`, differentiable once; the torch path is the reference, on CPU with silu in
+slices of rows, which is such an operator too.
 """
 
 from typing import Any
@@ -99,21 +100,33 @@ def _silu(gate_TW: Tensor) -> Tensor:
     threads share out elements, not rows. A slice of one share is one thread's.
     """
     W = gate_TW.shape[-1]
-    if not gate_TW.is_cpu or (gate_TW.numel() <= SHARE and W % VECTOR == 0):
+    if not gate_TW.is_cpu or (W % VECTOR == 0 and gate_TW.numel() <= SHARE):
         return F.silu(gate_TW)
-    return _SiluOfSlices.apply(gate_TW, 1 if W % VECTOR else max(1, SHARE // W))
+    return _silu_of_slices(gate_TW)
 
 
-class _SiluOfSlices(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, gate_TW: Tensor, rows: int) -> Tensor:  # type: ignore[override]
-        ctx.save_for_backward(gate_TW)
-        slices = gate_TW.reshape(-1, gate_TW.shape[-1]).split(rows)
-        return torch.cat([F.silu(x) for x in slices]).view(gate_TW.shape)
+@torch.library.custom_op("r1ci::silu_of_slices", mutates_args=())
+def _silu_of_slices(gate_TW: Tensor) -> Tensor:
+    W = gate_TW.shape[-1]
+    rows = 1 if W % VECTOR else max(1, SHARE // W)
+    slices = gate_TW.reshape(-1, W).split(rows)
+    return torch.cat([F.silu(x) for x in slices]).view(gate_TW.shape)
 
-    @staticmethod
-    def backward(ctx: Any, slope_TW: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
-        return torch.ops.aten.silu_backward(slope_TW, *ctx.saved_tensors), None
+
+@_silu_of_slices.register_fake
+def _like_silu_of_slices(gate_TW: Tensor) -> Tensor:
+    return gate_TW.new_empty(gate_TW.shape)
+
+
+def _setup_silu(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
+    ctx.save_for_backward(*inputs)
+
+
+def _differentiate_silu(ctx: Any, slope_TW: Tensor) -> Tensor:
+    return torch.ops.aten.silu_backward(slope_TW, *ctx.saved_tensors)
+
+
+_silu_of_slices.register_autograd(_differentiate_silu, setup_context=_setup_silu)
 
 
 @torch.library.custom_op("r1ci::swiglu", mutates_args=())

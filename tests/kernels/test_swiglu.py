@@ -6,7 +6,15 @@ from row_world import DTYPES, compiled_agrees, differentiate, is_close, normal, 
 from torch import Tensor
 
 from r1ci_engine.errors import DataError
-from r1ci_engine.kernels.swiglu import BLOCK, _backward, _forward, swiglu, swiglu_reference
+from r1ci_engine.kernels import force_backend
+from r1ci_engine.kernels.swiglu import (
+    BLOCK,
+    _backward,
+    _forward,
+    _silu_of_slices,
+    swiglu,
+    swiglu_reference,
+)
 
 
 def projections(
@@ -171,7 +179,25 @@ def test_no_columns_or_no_rows_give_nothing(
 def test_it_compiles_whole(backend: str, device: torch.device) -> None:
     gate, up, slope = projections((5, 37), torch.float32, device)
     operators = compiled_agrees(lambda gate, up: swiglu(gate, up), (gate, up), (slope,))
-    assert any("r1ci" in operator for operator in operators) == (backend == "triton")
+    wanted = "r1ci.swiglu" if backend == "triton" else "r1ci.silu_of_slices"
+    assert any(wanted in operator for operator in operators), operators
+
+
+def test_one_graph_of_slices_serves_any_number_of_rows() -> None:
+    """Traced one by one, slices would make a graph of each number, and none of no rows."""
+    graphs = []
+
+    def backend(graph: torch.fx.GraphModule, _: object) -> object:
+        graphs.append(graph)
+        return graph.forward
+
+    torch.compiler.reset()
+    compiled = torch.compile(swiglu, backend=backend, dynamic=True, fullgraph=True)
+    with force_backend("torch"):
+        for T in (40, 3, 1100, 0):
+            gate, up, _ = projections((T, 33), torch.float32, torch.device("cpu"))
+            assert torch.equal(compiled(gate, up), swiglu(gate, up))
+    assert len(graphs) <= 2  # no rows are a case of their own
 
 
 def test_slices_of_rows_compile_whole() -> None:
@@ -183,6 +209,12 @@ def test_the_operators_keep_their_promises(triton_backend: None, device: torch.d
     gate, up, slope = projections((5, 37), torch.float32, device)
     torch.library.opcheck(_forward, (gate.requires_grad_(), up.requires_grad_()))
     torch.library.opcheck(_backward, (slope, gate.detach(), up.detach()))
+
+
+def test_the_operator_of_slices_keeps_its_promises() -> None:
+    for T in (5, 0):
+        gate, _, _ = projections((T, 37), torch.float32, torch.device("cpu"))
+        torch.library.opcheck(_silu_of_slices, (gate.requires_grad_(),))
 
 
 def test_differentiating_twice_is_an_error(triton_backend: None, device: torch.device) -> None:
