@@ -6,7 +6,7 @@ Nothing here measures; the printed summary and the page of a report both take it
 from collections.abc import Iterator
 from typing import Any
 
-NO_TIME = "no time left"  # the failure of what was not tried
+NO_TIME = "no time left"  # what gpu_measure.py says of a call that it did not try
 TARGET_TOKENS = 32_768  # where targets are asked for
 
 # Most times the floor of the square product's rate that a mode may take on an H100.

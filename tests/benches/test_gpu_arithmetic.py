@@ -347,6 +347,7 @@ def test_what_of_ours_failed_is_told_from_what_was_left_out_or_is_anothers() -> 
         "a vocabulary of 151665",
     ]
     assert gpu_verdicts.failures(report) == failed
+    assert gpu_measure._Series().result()["failure"] == gpu_verdicts.NO_TIME
     assert gpu_verdicts.doubts(report) == [f"failed while it was timed: {'; '.join(failed)}"]
     case["ratios"]["one pass"] = None
     assert gpu_verdicts.verdicts(report)[0] == (
