@@ -8,8 +8,9 @@ Legend: T row, C row of one chunk, D hidden width, V vocabulary.
 
 The products are the library's (cuBLAS, MKL): a Triton product reaches 75-90 % of them on Hopper.
 
-Invariant: on CPU the results of a row have the same bits whatever rows stand beside it and
-however they are chunked, because each product has a multiple of `ROW_MULTIPLE` rows.
+Invariant: on CPU, in fp32 and with one thread, the results of a row have the same bits whatever
+rows stand beside it and however they are chunked, because each product has a multiple of
+`ROW_MULTIPLE` rows.
 """
 
 from typing import Any
@@ -27,7 +28,8 @@ ROW_MULTIPLE = 16
 """Rows of every product on CPU: below 8 or 16, BLAS sums a row in another order.
 
 With several threads some shapes still change with the number of rows; MKL_CBWR=AUTO,STRICT in the
-environment of the process ends that, at no measurable cost.
+environment of the process ends that, at no measurable cost. In bf16 the rows' gradient may change
+with it all the same: that product is not MKL's.
 """
 
 CUDA_CHUNK_BYTES = 2_000_000_000
@@ -69,6 +71,9 @@ def check_head(
             f"hidden rows and head weight have types {types}, expected one type",
             hint="under autocast hand over `weight.to(hidden.dtype)`",
         )
+    for name, x in (("weight", weight_VD), ("bias", bias_V)):
+        if x is not None and x.device != hidden_TD.device:
+            raise DataError(f"the head's {name} is on `{x.device}`, expected `{hidden_TD.device}`")
     if bias_V is not None and bias_V.shape != weight_VD.shape[:1]:
         raise DataError(
             f"the head's bias has shape `{tuple(bias_V.shape)}`, expected `[{weight_VD.shape[0]}]`"
@@ -77,6 +82,14 @@ def check_head(
 
 def default_chunk_bytes(device: torch.device) -> int:
     return CUDA_CHUNK_BYTES if device.type == "cuda" else CPU_CHUNK_BYTES
+
+
+def chosen_chunk_bytes(asked: int | None, device: torch.device) -> int:
+    if asked is None:
+        return default_chunk_bytes(device)
+    if not isinstance(asked, int) or asked <= 0:
+        raise DataError(f"chunk_bytes is `{asked!r}`, expected a number of bytes, an int above 0")
+    return asked
 
 
 def plan_chunks(hidden_TD: Tensor, V: int, chunk_bytes: int) -> tuple[int, bool]:

@@ -15,8 +15,8 @@ slope turns out to be 0, because they are clipped. `gspo` needs a sequence's log
 before any slope, so it looks at all rows first and then again at those that have one. The loss is
 `token_loss` in every case, as in the reference.
 
-Backward multiplies the gradients by that of the loss, in place, after they were rounded to the
-operands' type: once, that is, and differentiating twice is an error too. Under `torch.compile`, to
+Backward multiplies the gradients by that of the loss, the rows' in place: once, that is, and
+differentiating twice is an error too. Under `torch.compile`, to
 which the operator is opaque, and where a graph of backward is wanted, it makes new ones instead.
 Until backward a loss holds its gradients, the head's in fp32: call backward before the next loss.
 
@@ -35,8 +35,8 @@ from .head import (
     ROW_MULTIPLE,
     HeadGradients,
     check_head,
+    chosen_chunk_bytes,
     chunks_where,
-    default_chunk_bytes,
     gradients_like,
     head_logits,
     part_of,
@@ -61,9 +61,9 @@ class LinearLoss(NamedTuple):
     """What a step needs: the loss, and what to watch."""
 
     loss: Tensor
-    """fp32 scalar; carries the gradient."""
+    """Scalar, in fp32 at least; carries the gradient."""
     logprob_T: Tensor
-    """fp32, without gradient; 0 where the token's weight is 0."""
+    """In that type, without gradient; 0 where the token's weight is 0."""
     entropy_T: Tensor
     """The same of the entropy."""
 
@@ -103,8 +103,9 @@ def linear_grpo_loss(
     """The policy loss of packed rows, `sum_t weight_t token_loss_t`, and its gradients.
 
     Row t of `hidden_TD` predicts `target_T[t]` (int64 [T]); all of `tokens` is of length T. Padded
-    batches are flattened, with weight 0 where there is no trained token. Gradients flow to
-    `hidden_TD`, `weight_VD` (one floating type) and `bias_V`. `chunk_bytes` as in `linear_logprob`.
+    batches are flattened, with weight 0 where there is no trained token: no target (-100, say)
+    stands for that. Gradients flow to `hidden_TD`, `weight_VD` (one floating type) and `bias_V`.
+    `chunk_bytes` as in `linear_logprob`.
 
     Raises DataError on shapes, types, a temperature, or a loss that lacks what it needs.
     """
@@ -112,8 +113,7 @@ def linear_grpo_loss(
     check_tokens(tokens, loss, target_T)
     trained = (hidden_TD, weight_VD, bias_V)
     wanted = [torch.is_grad_enabled() and x is not None and x.requires_grad for x in trained]
-    if chunk_bytes is None:
-        chunk_bytes = default_chunk_bytes(hidden_TD.device)
+    chunk_bytes = chosen_chunk_bytes(chunk_bytes, hidden_TD.device)
     results = _loss_and_gradients(
         hidden_TD, weight_VD, bias_V, target_T,
         tokens.advantage_N, tokens.weight_N, tokens.old_N, tokens.reference_N, tokens.sampler_N,

@@ -9,9 +9,9 @@ Legend: T row, C row of one chunk, D hidden width, V vocabulary. Per chunk of ro
 
 Two passes: forward keeps only inputs and lse, backward computes the logits again. It skips rows on
 which nothing depends, so its cost is (2 + 6 r) T D V for the fraction r of rows that carry
-gradient. When all logits fit the byte budget they are kept, and nothing is computed twice. Without
-gradients it is the log-probability alone, 2 T D V. A loss that is known beforehand needs one pass
-only: `linear_grpo_loss`.
+gradient. When all logits fit the byte budget they are kept, except under `torch.compile`, and
+nothing is computed twice. Without gradients it is the log-probability alone, 2 T D V. A loss that
+is known beforehand needs one pass only: `linear_grpo_loss`.
 
 The operator knows no loss: losses are ordinary functions of its two results. It composes with
 autograd once (differentiating twice is an error) and is opaque to `torch.compile`.
@@ -25,8 +25,8 @@ from torch import Tensor
 from .head import (
     HeadGradients,
     check_head,
+    chosen_chunk_bytes,
     chunks_where,
-    default_chunk_bytes,
     gradients_like,
     head_logits,
     plan_chunks,
@@ -60,10 +60,11 @@ def linear_logprob(
     bias_V: Tensor | None = None,
     chunk_bytes: int | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """(logprob_T, entropy_T) in fp32 of softmax((hidden weight^T + bias) / temperature).
+    """(logprob_T, entropy_T) of softmax((hidden weight^T + bias) / temperature), in fp32 at least.
 
     Gradients of both flow to `hidden_TD`, `weight_VD` (one floating type) and `bias_V`. Row t of
-    `hidden_TD` is the one that predicts `target_T[t]`: leave out rows whose token has no loss. Of
+    `hidden_TD` is the one that predicts `target_T[t]`: leave out rows whose token has no loss. No
+    target (-100 or another) stands for that: on CPU it is refused, on CUDA its row becomes NaN. Of
     a padded vocabulary hand over `weight_VD[:tokens]`: what is left out has no probability and a
     gradient of 0. `chunk_bytes` bounds the working memory of forward and of backward, beyond the
     gradients themselves (default: 2 GB on CUDA, 256 MiB elsewhere; never less than 16 rows); on CPU
@@ -72,10 +73,11 @@ def linear_logprob(
     Raises DataError on shapes, types or a temperature that cannot be meant.
     """
     check_head(hidden_TD, weight_VD, bias_V, target_T, temperature)
-    if chunk_bytes is None:
-        chunk_bytes = default_chunk_bytes(hidden_TD.device)
+    chunk_bytes = chosen_chunk_bytes(chunk_bytes, hidden_TD.device)
     trained = (hidden_TD, weight_VD) if bias_V is None else (hidden_TD, weight_VD, bias_V)
+    # What is kept depends on the number of rows: a trace that leaves it open cannot decide.
     may_keep = torch.is_grad_enabled() and any(x.requires_grad for x in trained)
+    may_keep = may_keep and not torch.compiler.is_compiling()
     results = _forward(hidden_TD, weight_VD, bias_V, target_T, temperature, chunk_bytes, may_keep)
     return results[0], results[1]
 

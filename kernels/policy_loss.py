@@ -26,9 +26,10 @@ at its first update when advantages cancel out, with a gradient that is not: wat
 Shape suffixes: N trained token of a micro-batch, B sequence of it.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, fields
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -71,14 +72,15 @@ class PolicyLoss:
     mismatch_high: float = 2.0
 
     def __post_init__(self) -> None:
-        names = {"variant": Variant, "kl": Divergence, "mismatch": Mismatch}
-        for field, literal in names.items():
-            if getattr(self, field) not in get_args(literal):
-                known = ", ".join(f"`{name}`" for name in get_args(literal))
-                raise ConfigError(f"{field} is `{getattr(self, field)}`", hint=f"one of {known}")
+        for field, literal in (("variant", Variant), ("kl", Divergence), ("mismatch", Mismatch)):
+            _check_name(field, getattr(self, field), literal)
         for field in ("clip_low", "clip_high", "kl_coef", "entropy_coef", "mismatch_low"):
-            if not getattr(self, field) >= 0:
-                raise ConfigError(f"{field} is `{getattr(self, field)}`, expected 0 or more")
+            value = getattr(self, field)
+            if not isinstance(value, int | float) or not value >= 0:
+                raise ConfigError(f"{field} is `{value!r}`, expected a number, 0 or more")
+        for field in ("kl_coef", "entropy_coef"):
+            if math.isinf(getattr(self, field)):
+                raise ConfigError(f"{field} is infinite")
         if not self.mismatch_high >= self.mismatch_low:
             raise ConfigError(f"mismatch_high is `{self.mismatch_high}`, below mismatch_low")
         if self.clip_dual is not None and not self.clip_dual > 1 + self.clip_high:
@@ -95,7 +97,7 @@ class PolicyLoss:
 
 @dataclass(frozen=True)
 class Tokens:
-    """What is known of each trained token before its forward pass; floating `[N]` unless said."""
+    """What is known of each trained token before its forward pass; numbers, `[N]` each."""
 
     advantage_N: Tensor
     """Of the token's trajectory."""
@@ -108,7 +110,7 @@ class Tokens:
     sampler_N: Tensor | None = None
     """Log-probability that the sampler stated; needed by `tis` and `icepop`."""
     sequence_N: Tensor | None = None
-    """int64, which sequence of the micro-batch, from 0; needed by `gspo`."""
+    """int64, which sequence, by any numbers; needed by `gspo`."""
 
     def at(self, rows: Tensor | slice) -> "Tokens":
         """These rows only, without gradients of their own."""
@@ -141,25 +143,35 @@ class Normaliser:
     micro_batches: int = 1
     """For `bnpo`, which takes the mean over each and then over all of them."""
 
+    def __post_init__(self) -> None:
+        for name, count in vars(self).items():
+            if not count >= 0:
+                raise DataError(f"`{name}` is `{count}`, expected a count")
+
 
 def token_weights(variant: Variant, length_N: Tensor, norm: Normaliser) -> Tensor:
     """What each token of one whole micro-batch counts for, `[N]`.
 
-    `length_N` is the number of trained tokens in the token's own sequence; the result is fp32
-    unless it is of another floating type.
+    `length_N` is the number of trained tokens in the token's own sequence, and 0 where the token
+    itself is not trained (padding, tool output): its weight is 0 then. The result is fp32 unless
+    lengths are of another floating type. Raises ConfigError for a variant that does not exist.
     """
+    _check_name("variant", variant, Variant)
     if not length_N.is_floating_point():
         length_N = length_N.float()
+    trained_N = length_N > 0
+    sequences = max(norm.sequences, 1)  # a step may train nothing
     match variant:
         case "grpo" | "gspo":
-            return 1 / (norm.sequences * length_N)
+            share_N = 1 / (sequences * length_N)
         case "bnpo":
-            share = 1 / (max(length_N.numel(), 1) * norm.micro_batches)
+            own = trained_N.sum().double() * max(norm.micro_batches, 1)
+            share_N = (1 / own).to(length_N.dtype).expand_as(length_N)
         case "dr_grpo":
-            share = 1 / (norm.sequences * norm.budget)
+            share_N = torch.full_like(length_N, 1 / (sequences * max(norm.budget, 1)))
         case "dapo" | "cispo":
-            share = 1 / norm.tokens
-    return torch.full_like(length_N, share)
+            share_N = torch.full_like(length_N, 1 / max(norm.tokens, 1))
+    return share_N.where(trained_N, 0.0)
 
 
 def policy_loss(logprob_N: Tensor, entropy_N: Tensor, tokens: Tokens, loss: PolicyLoss) -> Tensor:
@@ -268,12 +280,14 @@ def may_learn(tokens: Tokens, loss: PolicyLoss) -> Tensor:
 
 @torch.no_grad()
 def token_metrics(logprob_N: Tensor, tokens: Tokens, loss: PolicyLoss) -> dict[str, Tensor]:
-    """What to watch, per token `[N]`.
+    """What to watch, per token `[N]`; 0 where the token's weight is 0.
 
     `clip/fraction` (the clip takes effect), `ratio/max_deviation`, `kl/reference` with a reference,
     and `mismatch/cut` with `tis` or `icepop` (they take effect).
     """
     check_tokens(tokens, loss, logprob_N)
+    entering_N = tokens.weight_N != 0
+    logprob_N, tokens = logprob_N.where(entering_N, 0.0), tokens.emptied(entering_N)
     ratio_N, advantage_N = policy_ratio(logprob_N, tokens, loss), tokens.advantage_N
     high_N, low_N = ratio_N > 1 + loss.clip_high, ratio_N < 1 - loss.clip_low
     if loss.variant == "cispo":
@@ -292,16 +306,24 @@ def token_metrics(logprob_N: Tensor, tokens: Tokens, loss: PolicyLoss) -> dict[s
         values["mismatch/cut"] = cut_N.float()
     if tokens.reference_N is not None:
         values["kl/reference"] = divergence(logprob_N, tokens, loss.kl)
-    return values
+    return {name: value_N.where(entering_N, 0.0) for name, value_N in values.items()}
 
 
 def check_tokens(tokens: Tokens, loss: PolicyLoss, like: Tensor) -> None:
-    """Raises DataError unless all has the shape of `like` and nothing that the loss needs lacks."""
+    """Raises DataError unless all is like `like` and nothing that the loss needs lacks."""
+    if not isinstance(loss, PolicyLoss):
+        raise DataError(f"the loss is `{loss!r}`", hint='such as PolicyLoss("grpo")')
     for field in fields(tokens):
         values = getattr(tokens, field.name)
-        if values is not None and values.shape != like.shape:
+        if values is None:
+            continue
+        if values.shape != like.shape:
             found, expected = f"`{tuple(values.shape)}`", f"`{tuple(like.shape)}`"
             raise DataError(f"`{field.name}` has shape {found}, expected {expected}")
+        if values.device != like.device:
+            raise DataError(f"`{field.name}` is on `{values.device}`, expected `{like.device}`")
+        if field.name == "sequence_N" and values.dtype != torch.int64:
+            raise DataError(f"`sequence_N` is `{values.dtype}`, expected int64")
     needs = {
         "reference_N": loss.kl_coef > 0,
         "sampler_N": loss.mismatch != "none",
@@ -310,6 +332,12 @@ def check_tokens(tokens: Tokens, loss: PolicyLoss, like: Tensor) -> None:
     for name, needed in needs.items():
         if needed and getattr(tokens, name) is None:
             raise DataError(f"the loss needs `{name}`, which is missing", hint=f"it is {loss}")
+
+
+def _check_name(field: str, value: object, literal: Any) -> None:
+    if value not in get_args(literal):
+        known = ", ".join(f"`{name}`" for name in get_args(literal))
+        raise ConfigError(f"{field} is `{value}`", hint=f"one of {known}")
 
 
 def _old(logprob_N: Tensor, tokens: Tokens) -> Tensor:
@@ -325,12 +353,11 @@ def _mismatch_ratio(logprob_N: Tensor, tokens: Tokens) -> Tensor:
 def _sequence_means(values_N: Tensor, tokens: Tokens) -> Tensor:
     """Each sequence's mean over its tokens that have a weight, at every token of it."""
     assert tokens.sequence_N is not None
-    sequence_N = tokens.sequence_N
-    B = int(sequence_N.max()) + 1 if sequence_N.numel() else 0
+    found_B, sequence_N = tokens.sequence_N.unique(return_inverse=True)
     kept_N = (tokens.weight_N != 0).to(values_N.dtype)
     # Unlike index_add this sums in a fixed order on CUDA too.
     sum_B, count_B = (
-        values_N.new_zeros(B).index_put((sequence_N,), x_N, accumulate=True)
+        values_N.new_zeros(len(found_B)).index_put((sequence_N,), x_N, accumulate=True)
         for x_N in (values_N * kept_N, kept_N)
     )
     return (sum_B / count_B.clamp(min=1))[sequence_N]

@@ -11,7 +11,7 @@ with g = dL/dlogprob and h = dL/dentropy. All arithmetic is fp32 whatever the lo
 fp64 in torch). A logit of -inf is a token that cannot be drawn: p = 0, and it adds nothing.
 
 Left out: the head product (linear_logprob.py) and every loss. `row_stats_forward` and
-`row_stats_backward` are the bare halves for callers with their own autograd; `row_stats` is the
+`row_stats_backward` are the bare halves for the operators of this package; `row_stats` is the
 differentiable whole.
 """
 
@@ -105,7 +105,8 @@ def row_stats_reference(
 ) -> tuple[Tensor, Tensor]:
     """The definition of right: plain torch, differentiated by autograd, in the type it is given."""
     logprob_TV = torch.log_softmax(logits_TV / temperature, dim=-1)
-    entropy_T = -(logprob_TV.exp() * logprob_TV).sum(-1)
+    finite_TV = logprob_TV.masked_fill(logprob_TV == -torch.inf, 0)  # 0 times -inf would be nan
+    entropy_T = -(logprob_TV.exp() * finite_TV).sum(-1)
     return logprob_TV.gather(-1, target_T[:, None]).squeeze(-1), entropy_T
 
 
@@ -114,8 +115,9 @@ def row_stats(
 ) -> tuple[Tensor, Tensor]:
     """Log-probability of `target_T` and entropy of each row, differentiable in the logits.
 
-    `logits_TV` is floating point, `target_T` int64 in [0, V). Both results are fp32 of shape [T].
-    Raises DataError on shapes, types or a temperature that cannot be meant.
+    `logits_TV` is floating point, `target_T` int64 in [0, V). Both results are of shape [T], fp32
+    at least. Raises DataError on shapes, types or a temperature that cannot be meant; on CPU also
+    for a target outside the vocabulary, which on CUDA makes its row NaN.
     """
     check_rows(logits_TV, target_T, temperature)
     if not logits_TV.shape[1]:
@@ -256,6 +258,8 @@ _row_stats.register_autograd(_differentiate, setup_context=_setup)
 def _forward_torch(
     logits_TV: Tensor, target_T: Tensor, temperature: float
 ) -> tuple[Tensor, Tensor, Tensor]:
+    if target_T.is_cpu:  # on a GPU this would wait for it
+        _check_targets(target_T, logits_TV.shape[1])
     z_TV = _scaled(logits_TV, temperature)
     m_T = z_TV.amax(-1)
     shifted_TV = z_TV - m_T[:, None]
@@ -288,6 +292,15 @@ def _backward_torch(
         d_TV = log_p_TV.add_(entropy_T[:, None]).mul_(-h_T[:, None]).sub_(g_T[:, None])
         d_TV.mul_(p_TV)
     return d_TV.scatter_add_(-1, target_T[:, None], g_T[:, None])
+
+
+def _check_targets(target_T: Tensor, V: int) -> None:
+    outside_T = (target_T < 0) | (target_T >= V)
+    if outside_T.any():
+        raise DataError(
+            f"a target is `{target_T[outside_T][0].item()}`, expected one from 0 to {V - 1}",
+            hint="a row without a target is left out, or has weight 0 in a loss",
+        )
 
 
 def _scaled(logits_TV: Tensor, temperature: float) -> Tensor:

@@ -36,7 +36,7 @@ class ConfigError(R1ciError, ValueError):
 
 
 class DataError(R1ciError, ValueError):
-    """A dataset, item or trajectory file cannot be used as it is."""
+    """Data cannot be used as they are: a file of items or trajectories, the tensors of a call."""
 
 
 class ModelError(R1ciError, ValueError):
