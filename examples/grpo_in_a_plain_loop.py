@@ -87,7 +87,10 @@ def train(steps: int) -> list[float]:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="GRPO in a plain PyTorch loop")
     parser.add_argument("--steps", type=int, default=150)
-    rewards = train(parser.parse_args().steps)
+    options = parser.parse_args()
+    if options.steps < 1:
+        parser.error(f"--steps is `{options.steps}`, expected 1 or more")
+    rewards = train(options.steps)
     for step in range(0, len(rewards), max(1, len(rewards) // 10)):
         print(f"step {step:>4}  mean reward {rewards[step]:.2f}")
     print(f"last       mean reward {rewards[-1]:.2f}")

@@ -192,7 +192,10 @@ def check_rows(rows_TX: Tensor, target_T: Tensor, temperature: float) -> None:
     """Raises DataError unless every row has one int64 target and the temperature is positive."""
     if rows_TX.ndim != 2 or target_T.shape != rows_TX.shape[:1]:
         shapes = f"`{tuple(rows_TX.shape)}` and `{tuple(target_T.shape)}`"
-        raise DataError(f"rows and targets have shapes {shapes}, expected [T, ...] and [T]")
+        raise DataError(
+            f"rows and targets have shapes {shapes}, expected [T, ...] and [T]",
+            hint="flatten the axes of a batch: hidden.flatten(0, 1), target.flatten()",
+        )
     if target_T.dtype != torch.int64 or target_T.device != rows_TX.device:
         where = f"`{target_T.dtype}` on `{target_T.device}`"
         raise DataError(f"targets are {where}, expected int64 on `{rows_TX.device}`")

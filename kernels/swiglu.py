@@ -8,7 +8,7 @@ Legend: T row (any leading axes), W intermediate width. With p = 1 / (1 + exp(-g
 
 Backward computes p again: nothing is kept but the inputs. The Triton path is a custom operator,
 opaque to `torch.compile`, differentiable once; the torch path is the reference, on CPU with silu in
-slices of rows, which is such an operator too.
+slices of rows where it has to be, which is such an operator too.
 """
 
 from typing import Any
