@@ -212,6 +212,25 @@ def test_a_forced_backend_that_cannot_run_is_an_error(monkeypatch: pytest.Monkey
             backend_for(CUDA)
 
 
+@pytest.mark.parametrize("kind", ["mps", "xpu", "meta"])
+def test_no_other_device_runs_triton_either(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forced, it is refused there as on a CPU."""
+    monkeypatch.setattr(dispatch, "HAS_TRITON", True)
+    monkeypatch.setattr(dispatch, "interpreting", lambda: False)
+    device = torch.device(kind)
+    assert backend_for(device) == "torch"
+    with (
+        force_backend("triton"),
+        pytest.raises(KernelUnavailable, match=f"live on `{kind}`") as refused,
+    ):
+        backend_for(device)
+    assert "TRITON_INTERPRET=1" in (refused.value.hint or "")
+    dispatch._choose.cache_clear()
+    monkeypatch.setenv("R1CI_KERNELS", "triton")
+    with pytest.raises(KernelUnavailable, match=f"live on `{kind}`"):
+        backend_for(device)
+
+
 @pytest.mark.parametrize("first", ["kernels", "r1ci_engine.kernels"])
 def test_a_second_name_of_the_package_registers_nothing_again(first: str) -> None:
     program = f"""

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from r1ci_engine.errors import DataError
 from r1ci_engine.kernels import force_backend, row_stats, row_stats_reference
+from r1ci_engine.kernels.row_stats import row_stats_backward, row_stats_forward
 
 TAIL = 4096 + 37  # one whole block of the Triton kernel and a tail
 
@@ -60,6 +61,40 @@ def test_rows_with_gaps_are_read_as_they_are(backend: str, device: torch.device)
         logprob_T, entropy_T = row_stats(leaf_TV, target_T, 0.7)
         (found,) = torch.autograd.grad((logprob_T * g_T + entropy_T * h_T).sum(), leaf_TV)
         assert torch.equal(found, expected) and expected.abs().max() > 0
+
+
+def spread(x_T: Tensor) -> Tensor:
+    """The same numbers with a wrong one behind each."""
+    return torch.stack([x_T, x_T.flip(0) + 1], 1).view(-1)[::2]
+
+
+@pytest.mark.parametrize("odd", ["target", "g", "h"])
+def test_targets_and_slopes_with_gaps_are_read_as_they_are(
+    odd: str, backend: str, device: torch.device
+) -> None:
+    """A column of wider numbers, or one slope that was expanded."""
+    logits_TV, target_T = rows(4, 129, device)
+    target_T %= 120
+    one = {"target": target_T, "g": torch.tensor([1.0, -0.5, 2.0, 0.25], device=device)}
+    one["h"] = one["g"].flip(0) * 0.7
+
+    def halves(target: Tensor, g: Tensor, h: Tensor) -> tuple[Tensor, ...]:
+        logprob_T, entropy_T, lse_T = row_stats_forward(logits_TV, target, 0.7)
+        dlogits_TV = row_stats_backward(
+            logits_TV, target, lse_T, entropy_T, g, h, 0.7, torch.float32
+        )
+        return logprob_T, entropy_T, dlogits_TV
+
+    changes = [spread(one[odd])]
+    if odd != "target":
+        one_T = one[odd][:1].expand(4)
+        assert one_T.stride() == (0,)
+        changes.append(one_T)
+    for gaps_T in changes:
+        assert not gaps_T.is_contiguous()
+        expected = halves(**{**one, odd: gaps_T.clone(memory_format=torch.contiguous_format)})
+        for found, right in zip(halves(**{**one, odd: gaps_T}), expected, strict=True):
+            assert torch.equal(found, right) and (right != 0).any()
 
 
 @pytest.mark.parametrize("order", ["rising", "falling", "first block impossible"])
@@ -266,6 +301,14 @@ def test_mistakes_are_named(device: torch.device) -> None:
         row_stats(logits_TV, target_T.int())
     with pytest.raises(DataError, match="no columns"):
         row_stats(logits_TV[:, :0], target_T)
+    for temperature in (math.inf, -math.inf, math.nan, -1.0):
+        with pytest.raises(DataError, match=f"temperature is `{temperature}`"):
+            row_stats(logits_TV, target_T, temperature)
+    for dtype in (torch.int64, torch.int32, torch.bool):
+        with pytest.raises(DataError, match=f"rows are `{dtype}`, expected a floating type"):
+            row_stats(logits_TV.to(dtype), target_T)
+    with pytest.raises(DataError, match="on `meta`, expected int64"):
+        row_stats(logits_TV, target_T.to("meta"))
 
 
 def test_it_compiles_whole(backend: str, device: torch.device) -> None:
