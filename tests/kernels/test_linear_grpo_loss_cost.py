@@ -1,6 +1,7 @@
 """What the fused loss costs: rows that need no product, and memory that does not grow with rows."""
 
 import sys
+import weakref
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import Any
@@ -27,6 +28,7 @@ from torch import Tensor
 from r1ci_engine.kernels import (
     PolicyLoss,
     Tokens,
+    linear_cross_entropy,
     linear_grpo_loss,
     linear_grpo_loss_reference,
 )
@@ -72,20 +74,29 @@ def test_rows_that_cannot_learn_cost_no_backward(
 
 
 class Counted:
-    """Rows that went into each product: of logits, and of gradients."""
+    """Rows that went into each product: of logits, and of gradients.
+
+    And how many tensors of earlier chunks were alive when a chunk asked for its logits.
+    """
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         module = sys.modules[module_function.__module__]
         self.looked: list[int] = []
         self.multiplied: list[int] = []
+        self.left: list[int] = []
+        self.made: list[weakref.ref[Tensor]] = []
         logits, add = module.head_logits, HeadGradients.add
 
         def counted_logits(hidden_CD: Tensor, *others: Any) -> Tensor:
             self.looked.append(len(hidden_CD))
-            return logits(hidden_CD, *others)
+            self.left.append(sum(made() is not None for made in self.made))
+            logits_CV = logits(hidden_CD, *others)
+            self.made.append(weakref.ref(logits_CV))
+            return logits_CV
 
         def counted_add(sums: HeadGradients, C: Any, dlogits_CV: Tensor, *others: Any) -> None:
             self.multiplied.append(len(dlogits_CV))
+            self.made.append(weakref.ref(dlogits_CV))
             add(sums, C, dlogits_CV, *others)
 
         monkeypatch.setattr(module, "head_logits", counted_logits)
@@ -177,6 +188,117 @@ def test_at_the_reference_only_an_advantage_costs(
     for name in ("dhidden", "dweight", "dbias"):
         assert error(found[name], right[name]) < 1e-5, name
     assert torch.equal((found["dhidden"] != 0).any(-1), apart_T)
+
+
+@pytest.mark.parametrize("variant", ["grpo", "cispo"])
+def test_what_icepop_drops_costs_no_product_without_an_old_policy_either(
+    variant: Variant, backend: str, device: torch.device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Then it is the present one that disagrees with the sampler: seen at the row, not before."""
+    inputs, tokens = repeated(*world(variant, device), times=4)
+    tokens = replace(tokens, old_N=None)
+    loss = PolicyLoss(variant, mismatch="icepop", mismatch_low=0.85, mismatch_high=1.3)
+    right = reference(inputs, tokens, loss)
+    moves_T = (right["dhidden"] != 0).any(-1)
+    learning = int(may_learn(tokens, loss).sum())
+    counted = Counted(monkeypatch)
+    agree(run(linear_grpo_loss, inputs, tokens, loss), right, 1e-5)
+    filled = 1 if device.type == "cuda" else ROW_MULTIPLE
+    assert sum(counted.multiplied) == -(-int(moves_T.sum()) // filled) * filled
+    assert 0 < sum(counted.multiplied) < learning - ROW_MULTIPLE
+
+
+@pytest.mark.parametrize("mismatch", ["none", "tis"])
+def test_where_no_row_can_stop_none_is_looked_for(
+    mismatch: Any, device: torch.device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On-policy: to count them would make the CPU wait for the GPU at every chunk."""
+    inputs, tokens = world("grpo", device)
+    module, asked = sys.modules[module_function.__module__], []
+    found = module._moving_rows
+    monkeypatch.setattr(module, "_moving_rows", lambda g_C: (asked.append(len(g_C)), found(g_C))[1])
+    loss = PolicyLoss(mismatch=mismatch)
+    run(linear_grpo_loss, inputs, tokens, loss)
+    assert asked == [int(may_learn(tokens, loss).sum())], "the clip may stop some"
+    tokens = replace(tokens, old_N=None)
+    agree(run(linear_grpo_loss, inputs, tokens, loss), reference(inputs, tokens, loss), 1e-5)
+    assert len(asked) == 1
+
+
+@pytest.mark.parametrize("loss", [PolicyLoss("grpo"), PolicyLoss("gspo", entropy_coef=0.1)])
+def test_a_chunk_is_gone_before_the_next_asks_for_as_much(
+    loss: PolicyLoss, backend: str, device: torch.device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its logits and their gradients, or two chunks would be alive at once."""
+    inputs, tokens = world(loss.variant, device)
+    counted = Counted(monkeypatch)
+    run(linear_grpo_loss, inputs, tokens, loss, chunk_bytes=1)
+    assert len(counted.multiplied) > 1 and len(counted.made) > len(counted.multiplied) + 1
+    assert counted.left == [0] * len(counted.looked)
+
+
+def test_supervised_learning_keeps_to_the_budget_too(
+    backend: str, device: torch.device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (hidden_TD, weight_VD, _, target_T), _ = world("cispo", device)
+    weight_T = torch.full((len(target_T),), 0.5, device=device)
+    counted = Counted(monkeypatch)
+    losses = []
+    for chunk_bytes, rows in ((None, [40]), (1, [16, 16, 8])):
+        counted.looked.clear()
+        weight_VD.requires_grad_()
+        result = linear_cross_entropy(
+            hidden_TD, weight_VD, target_T, weight_T, chunk_bytes=chunk_bytes
+        )
+        losses.append(float(result.loss.detach()))
+        assert counted.looked == rows
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5) and losses[0] > 1
+
+
+@pytest.mark.parametrize("variant", ["grpo", "gspo"])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_no_rows_cost_nothing_in_16_bits(
+    variant: Variant,
+    dtype: torch.dtype,
+    backend: str,
+    device: torch.device,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """fp16 takes a unit for its gradients from the weights, of which there are none."""
+    inputs, tokens = world(variant, device, dtype)
+    inputs = [inputs[0][:0], inputs[1], inputs[2], inputs[3][:0]]
+    counted = Counted(monkeypatch)
+    found = run(linear_grpo_loss, inputs, tokens.at(slice(0)), PolicyLoss(variant))
+    assert found["loss"] == 0 and counted.looked == counted.multiplied == []
+    assert found["dhidden"].shape == inputs[0].shape
+    for name in ("dweight", "dbias"):
+        assert found[name].dtype == dtype and (found[name] == 0).all()
+
+
+class Unheard(torch.autograd.Function):
+    """A use of the loss by which nothing flows back."""
+
+    @staticmethod
+    def forward(ctx: Any, loss: Tensor) -> Tensor:  # type: ignore[override]
+        return 2 * loss
+
+    @staticmethod
+    def backward(ctx: Any, slope: Tensor) -> None:  # type: ignore[override]
+        return None
+
+
+def test_a_loss_that_nobody_hears_of_hands_nothing_over(backend: str, device: torch.device) -> None:
+    """Its gradients stay where they are, and nothing is made of them: not even zeros."""
+    inputs, tokens = world("grpo", device)
+    right = reference(inputs, tokens, PolicyLoss())
+    leaves = [x.clone().requires_grad_() for x in inputs[:3]]
+    loss = linear_grpo_loss(
+        leaves[0], leaves[1], inputs[3], tokens, PolicyLoss(), TEMPERATURE, bias_V=leaves[2]
+    ).loss
+    Unheard.apply(loss).backward(retain_graph=True)  # pyright: ignore
+    assert [x.grad for x in leaves] == [None] * 3
+    loss.backward()
+    agree({"dhidden": leaves[0].grad}, {"dhidden": right["dhidden"]}, 1e-5)  # pyright: ignore
 
 
 @pytest.mark.parametrize("slope", [1.0, 1 / 3])

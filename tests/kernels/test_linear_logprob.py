@@ -1,6 +1,7 @@
 """The head operator: against fp64, whatever the chunks, with memory that does not grow with T."""
 
 import sys
+import weakref
 from typing import Any
 
 import pytest
@@ -154,6 +155,55 @@ def test_backward_makes_only_the_rows_that_matter(
         run(linear_logprob, inputs, active_T, None, chunk_bytes=chunk_bytes)
         assert sum(seen) == 10
         seen.clear()
+
+
+class Watched:
+    """Rows of each product of logits, and what of earlier chunks was alive when it was asked."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        module = sys.modules[linear_logprob.__module__]
+        self.rows: list[int] = []
+        self.left: list[int] = []
+        made: list[weakref.ref[Tensor]] = []
+        logits, backward = module.head_logits, module.row_stats_backward
+
+        def watched(tensor: Tensor) -> Tensor:
+            made.append(weakref.ref(tensor))
+            return tensor
+
+        def watched_logits(hidden_CD: Tensor, *others: Any) -> Tensor:
+            self.rows.append(len(hidden_CD))
+            self.left.append(sum(tensor() is not None for tensor in made))
+            return watched(logits(hidden_CD, *others))
+
+        monkeypatch.setattr(module, "head_logits", watched_logits)
+        monkeypatch.setattr(module, "row_stats_backward", lambda *x: watched(backward(*x)))
+
+
+def test_a_chunk_is_gone_before_the_next_asks_for_as_much(
+    backend: str, device: torch.device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watched = Watched(monkeypatch)
+    g_T, h_T = coefficients(40, device)
+    run(linear_logprob, head(40, device), g_T, h_T, chunk_bytes=1)
+    assert watched.rows == 2 * [16, 16, 8] and watched.left == 6 * [0]
+
+
+@pytest.mark.parametrize("trained", ["hidden", "weight", "bias"])
+def test_logits_are_kept_for_whichever_wants_a_gradient(
+    trained: str, backend: str, device: torch.device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where it is the bias alone: nothing is multiplied twice."""
+    hidden_TD, weight_VD, target_T = head(12, device)
+    leaves = {"hidden": hidden_TD, "weight": weight_VD, "bias": torch.zeros(V, device=device)}
+    leaves[trained].requires_grad_()
+    watched = Watched(monkeypatch)
+    logprob_T, _ = linear_logprob(hidden_TD, weight_VD, target_T, bias_V=leaves["bias"])
+    logprob_T.sum().backward()
+    assert watched.rows == [12]
+    assert [name for name, x in leaves.items() if x.grad is not None] == [trained]
+    found = leaves[trained].grad
+    assert found is not None and (found != 0).any()
 
 
 def test_nothing_active_gives_zero_gradients(backend: str, device: torch.device) -> None:
