@@ -243,10 +243,10 @@ def scale_gradients(
 
 
 def _multiply(gradient: Tensor, slope: Tensor, out: Tensor) -> None:
-    """out = gradient * slope in fp32 at least, rounded once, without a copy in fp32.
+    """out = gradient * slope in fp32 at least, rounded once.
 
-    On CUDA a factor without an axis would first be rounded to the gradient's type. On CPU one
-    with an axis would take a copy.
+    On CUDA without a copy in fp32; a factor without an axis would first be rounded to the
+    gradient's type. On CPU one with an axis would take a copy, as does a shorter result.
     """
     torch.mul(gradient, slope.reshape(1) if slope.is_cuda else slope, out=out)
 

@@ -193,14 +193,16 @@ def token_loss(logprob_N: Tensor, entropy_N: Tensor, tokens: Tokens, loss: Polic
     `gspo` a token's term depends on that token alone. Raises DataError as `policy_loss` does.
     """
     check_tokens(tokens, loss, logprob_N)
-    ratio_N = policy_ratio(logprob_N, tokens, loss)
-    clipped_N = ratio_N.clamp(1 - loss.clip_low, 1 + loss.clip_high)
+    ratio_N, advantage_N = policy_ratio(logprob_N, tokens, loss), tokens.advantage_N
+    clipped_N = ratio_N.detach().clamp(1 - loss.clip_low, 1 + loss.clip_high)
     if loss.variant == "cispo":
-        gain_N = clipped_N.detach() * tokens.advantage_N * logprob_N
+        gain_N = clipped_N * advantage_N * logprob_N
     else:
-        if loss.clip_dual is not None:
-            ratio_N = ratio_N.clamp(max=loss.clip_dual)
-        gain_N = torch.minimum(ratio_N * tokens.advantage_N, clipped_N * tokens.advantage_N)
+        bounded_N = ratio_N.detach().clamp(max=loss.clip_dual or torch.inf)
+        stopped_N = _clip_takes_effect(ratio_N, advantage_N, loss)
+        # The least of both, but with a slope that does not hang on what torch says of equal ones.
+        least_N = torch.minimum(bounded_N * advantage_N, clipped_N * advantage_N)
+        gain_N = least_N.where(stopped_N, ratio_N * advantage_N)
     if loss.mismatch != "none":
         gain_N = gain_N * mismatch_weights(logprob_N, tokens, loss)
     cost_N = -gain_N
@@ -289,15 +291,8 @@ def token_metrics(logprob_N: Tensor, tokens: Tokens, loss: PolicyLoss) -> dict[s
     entering_N = tokens.weight_N != 0
     logprob_N, tokens = logprob_N.where(entering_N, 0.0), tokens.emptied(entering_N)
     ratio_N, advantage_N = policy_ratio(logprob_N, tokens, loss), tokens.advantage_N
-    high_N, low_N = ratio_N > 1 + loss.clip_high, ratio_N < 1 - loss.clip_low
-    if loss.variant == "cispo":
-        clipped_N = (high_N | low_N) & (advantage_N != 0)
-    else:
-        clipped_N = (high_N & (advantage_N > 0)) | (low_N & (advantage_N < 0))
-        if loss.clip_dual is not None:
-            clipped_N |= (ratio_N > loss.clip_dual) & (advantage_N < 0)
     values = {
-        "clip/fraction": clipped_N.float(),
+        "clip/fraction": _clip_takes_effect(ratio_N, advantage_N, loss).float(),
         "ratio/max_deviation": (ratio_N - 1).abs(),
     }
     if loss.mismatch != "none":
@@ -332,6 +327,17 @@ def check_tokens(tokens: Tokens, loss: PolicyLoss, like: Tensor) -> None:
     for name, needed in needs.items():
         if needed and getattr(tokens, name) is None:
             raise DataError(f"the loss needs `{name}`, which is missing", hint=f"it is {loss}")
+
+
+def _clip_takes_effect(ratio_N: Tensor, advantage_N: Tensor, loss: PolicyLoss) -> Tensor:
+    """bool `[N]`: beyond a bound, not on it."""
+    high_N, low_N = ratio_N > 1 + loss.clip_high, ratio_N < 1 - loss.clip_low
+    if loss.variant == "cispo":
+        return (high_N | low_N) & (advantage_N != 0)
+    clipped_N = (high_N & (advantage_N > 0)) | (low_N & (advantage_N < 0))
+    if loss.clip_dual is not None:
+        clipped_N |= (ratio_N > loss.clip_dual) & (advantage_N < 0)
+    return clipped_N
 
 
 def _check_name(field: str, value: object, literal: Any) -> None:
