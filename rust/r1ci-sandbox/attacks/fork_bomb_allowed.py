@@ -10,7 +10,7 @@ for _ in range(2000):
     try:
         if os.fork() == 0:
             os.write(theirs, b"x")
-            print("used", os.getpid(), flush=True)
+            os.write(1, b"used %d\n" % os.getpid())  # in one piece: others write too
     except OSError:
         continue
 if os.getpid() == 1 and len(os.read(ours, 4096)) > 32:
