@@ -135,8 +135,7 @@ def test_gradients_agree_with_fp64_and_no_term_may_go_missing(
     def expected(temperature: float, g_T: Tensor, h_T: Tensor) -> Tensor:
         return gradient(row_stats_reference, logits_TV.double(), target_T, temperature, g_T, h_T)
 
-    # A GPU's exp, log and quotient are good to two units in the last place.
-    close(found_TV, expected(temperature, g_T, h_T), 5e-6 if device.type == "cuda" else 2e-6)
+    close(found_TV, expected(temperature, g_T, h_T), 2e-6)
     # Each of these is a bug that the comparison above has to notice.
     for broken_TV in (
         expected(temperature, g_T, h_T + 0.1),
